@@ -1,0 +1,186 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use minicbor::{Decode, Encode};
+
+use super::{Timestamp, Value};
+
+/// What names a message for ever: `epoch-sequence`, never given twice by one gateway. Opaque to receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Id {
+    /// Which run of the agent gave it.
+    #[n(0)]
+    pub epoch: u64,
+    /// The how-manieth of that run.
+    #[n(1)]
+    pub sequence: u64,
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.sequence)
+    }
+}
+
+/// One message for upstream: the summary of a window, or values that no window took.
+///
+/// [`Message::to_bytes`] is the form in which the outbox keeps it. Fields are added with new numbers and only as
+/// options, so that a newer weir reads what an older one kept.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Message {
+    /// The source whose readings it holds.
+    #[n(0)]
+    pub source: Box<str>,
+    /// The device that they are of.
+    #[n(1)]
+    pub device: Box<str>,
+    /// Whether it sums up a window or passes values on.
+    #[n(2)]
+    pub body: Body,
+    /// What was measured.
+    #[n(3)]
+    pub metrics: Vec<Metric>,
+    /// How many readings went into it, for the loss ledger.
+    #[n(4)]
+    pub readings: u64,
+    /// Whether the clock was trusted when its times were stamped. False says `"synced":false` on the wire.
+    #[n(5)]
+    pub synced: bool,
+}
+
+/// What a message says of its time.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Body {
+    /// The summary of a window.
+    #[n(0)]
+    Window {
+        /// The name of the `[[windows]]` entry.
+        #[n(0)]
+        name: Box<str>,
+        /// Its first millisecond.
+        #[n(1)]
+        start: Timestamp,
+        /// The first millisecond after it.
+        #[n(2)]
+        end: Timestamp,
+        /// Whether the agent ran, or the clock was trusted, for only a part of it.
+        #[n(3)]
+        partial: bool,
+        /// How many late readings of the device were refused since its last message.
+        #[n(4)]
+        late: u64,
+    },
+    /// Values of one frame that no window took.
+    #[n(1)]
+    Values {
+        /// When they were read.
+        #[n(0)]
+        time: Timestamp,
+    },
+}
+
+/// One metric of a message: its aggregates by name, or its value under the name `value`.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Metric {
+    /// The metric's name.
+    #[n(0)]
+    pub name: Box<str>,
+    /// Its unit, where known.
+    #[n(1)]
+    pub unit: Option<Box<str>>,
+    /// `mean`, `max`, … or `value`, in the order of the wire.
+    #[n(2)]
+    pub fields: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Metric {
+    /// The field name of a value that is passed through.
+    pub const VALUE: &'static str = "value";
+}
+
+impl Message {
+    /// The compact form: CBOR with numbered fields.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let written = minicbor::encode(self, &mut bytes);
+        debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
+        bytes
+    }
+
+    /// Reads the compact form back.
+    ///
+    /// # Errors
+    /// Where the bytes are damaged or were kept by a weir that knows more than this one.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, minicbor::decode::Error> {
+        minicbor::decode(bytes)
+    }
+
+    /// The first and last millisecond that it speaks of.
+    #[must_use]
+    pub fn range(&self) -> (Timestamp, Timestamp) {
+        match self.body {
+            Body::Window { start, end, .. } => (start, end),
+            Body::Values { time } => (time, time),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_message_and_value_survives_its_compact_form() {
+        let values = [
+            Value::Float(-0.5),
+            Value::Int(i64::MIN),
+            Value::Uint(u64::MAX),
+            Value::Bool(true),
+            Value::Text("grün".into()),
+        ];
+        let metrics = values
+            .into_iter()
+            .map(|value| Metric {
+                name: "metric".into(),
+                unit: Some("Cel".into()),
+                fields: vec![(Metric::VALUE.into(), value)],
+            })
+            .collect();
+        let mut message = Message {
+            source: "line".into(),
+            device: "boiler".into(),
+            body: Body::Values { time: Timestamp(-1) },
+            metrics,
+            readings: 5,
+            synced: false,
+        };
+        assert_eq!(Message::from_bytes(&message.to_bytes()).unwrap(), message);
+        message.body = Body::Window {
+            name: "fine".into(),
+            start: Timestamp(10_000),
+            end: Timestamp(20_000),
+            partial: true,
+            late: 3,
+        };
+        assert_eq!(Message::from_bytes(&message.to_bytes()).unwrap(), message);
+    }
+
+    #[test]
+    fn a_field_that_a_newer_weir_adds_does_not_make_the_message_unreadable() {
+        let message = Message {
+            source: "line".into(),
+            device: "boiler".into(),
+            body: Body::Values { time: Timestamp(1) },
+            metrics: vec![],
+            readings: 1,
+            synced: true,
+        };
+        let mut bytes = message.to_bytes();
+        assert_eq!(bytes[0], 0x86, "an array of six");
+        bytes[0] = 0x87;
+        bytes.push(0x18);
+        bytes.push(0x2a);
+        assert_eq!(Message::from_bytes(&bytes).unwrap(), message);
+    }
+}

@@ -1,0 +1,167 @@
+//! Where readings come from. This file is the contract; a file or a folder is a protocol.
+//!
+//! A source opens, is asked for the next batch, and fails fast. It never retries, never sleeps to wait for better
+//! times and never logs that it failed: `pipeline::collect` owns the pacing and says so once. What a source refuses
+//! (a frame over its limit, text that is no JSON) is no failure: it counts it in its [`Stats`] and goes on.
+
+pub mod decode;
+pub mod framing;
+pub mod serial;
+pub mod simulated;
+mod stats;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::model::Readings;
+
+pub use stats::{Refusal, Stats};
+
+/// What a source may need from the house.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The source's name: the key of its table.
+    pub name: Arc<str>,
+    /// For the stamp of arrival.
+    pub clock: Clock,
+    /// Where it counts.
+    pub stats: Arc<Stats>,
+}
+
+/// What one look at a source brought.
+#[derive(Debug)]
+pub struct Batch {
+    /// The readings, in order of arrival.
+    pub readings: Readings,
+    /// Where a device waits for an answer: told once its readings are in the channel, or that they are not.
+    pub receipt: Option<oneshot::Sender<Receipt>>,
+}
+
+/// The answer to a device that waits for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// The readings are in the channel.
+    Accepted,
+    /// The channel is full: try again later.
+    Busy,
+}
+
+/// Why a source has to be opened again.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// What it reads from is not there, or not yet.
+    #[error("{what} is not there: {hint}")]
+    Missing {
+        /// A port or an address.
+        what: String,
+        /// What to look at.
+        hint: String,
+    },
+    /// It was there and went away.
+    #[error("{what} went away: {cause}")]
+    Gone {
+        /// A port or an address.
+        what: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// The system refuses it.
+    #[error("cannot open {what}: {cause}: {hint}")]
+    Refused {
+        /// A port or an address.
+        what: String,
+        /// What the system said.
+        cause: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+/// A place that readings come from.
+///
+/// `open` and `next` fail fast. `next` is cancel-safe: where its future is dropped, no reading is lost. An error of
+/// either means that the source is dropped and opened again, after a pause that the caller chooses.
+pub trait Source: Sized {
+    /// Its table in the configuration.
+    type Config;
+
+    /// Opens it.
+    fn open(config: &Self::Config, context: &Context) -> impl Future<Output = Result<Self, SourceError>>;
+
+    /// Waits for readings. A batch may be empty (all its frames were refused).
+    fn next(&mut self) -> impl Future<Output = Result<Batch, SourceError>>;
+}
+
+/// `[sources.NAME]`, by its `type`.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// A serial line.
+    Serial(serial::Config),
+    /// Simulated sensors.
+    Simulated(simulated::Config),
+}
+
+impl Config {
+    /// The values that `type` takes.
+    pub const TYPES: &[&str] = &["serial", "simulated"];
+
+    /// Reads the rest of the table of a source whose `type` is `kind`; `None` where there is no such type.
+    ///
+    /// # Errors
+    /// As the deserializer says.
+    pub fn read<'de, D: Deserializer<'de>>(kind: &str, rest: D) -> Option<Result<Self, D::Error>> {
+        Some(match kind {
+            "serial" => serial::Config::deserialize(rest).map(Self::Serial),
+            "simulated" => simulated::Config::deserialize(rest).map(Self::Simulated),
+            _ => return None,
+        })
+    }
+
+    /// What is wrong across keys, as (key, what and what to do).
+    #[must_use]
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Serial(config) => config.problems(),
+            Self::Simulated(config) => config.problems(),
+        }
+    }
+
+    /// What is not there yet and may come later, as (key, what).
+    #[must_use]
+    pub fn absent(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Serial(config) => config.absent(),
+            Self::Simulated(_) => Vec::new(),
+        }
+    }
+}
+
+/// Any source, open.
+#[derive(Debug)]
+pub enum AnySource {
+    /// A serial line.
+    Serial(serial::Serial),
+    /// Simulated sensors.
+    Simulated(simulated::Simulated),
+}
+
+impl Source for AnySource {
+    type Config = Config;
+
+    async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
+        Ok(match config {
+            Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
+            Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
+        })
+    }
+
+    async fn next(&mut self) -> Result<Batch, SourceError> {
+        match self {
+            Self::Serial(source) => source.next().await,
+            Self::Simulated(source) => source.next().await,
+        }
+    }
+}

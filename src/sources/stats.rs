@@ -1,0 +1,57 @@
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a source counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Readings decoded.
+    pub readings: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// Why a source refused something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A frame over `max_frame`.
+    TooLong,
+    /// A frame that is not valid UTF-8.
+    NotText,
+    /// A frame that the decoder cannot read.
+    Undecodable,
+    /// A device or metric name that is empty or longer than 128 bytes.
+    BadName,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TooLong, Self::NotText, Self::Undecodable, Self::BadName];
+
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::NotText => "not_text",
+            Self::Undecodable => "undecodable",
+            Self::BadName => "bad_name",
+        }
+    }
+}
+
+impl Stats {
+    /// Counts a refusal and logs it: the first, the tenth, the hundredth and so on, so that noise on a line cannot
+    /// flood the log. `what` says what was wrong, in plain words; it is only asked where it is logged.
+    pub fn refuse<T: fmt::Display>(&self, source: &str, refusal: Refusal, what: impl FnOnce() -> T) {
+        let count = self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        if count.checked_ilog10().is_some_and(|digits| count == 10_u64.pow(digits)) {
+            tracing::warn!(source, cause = refusal.name(), count, "refused input: {}", what());
+        }
+    }
+
+    /// How often each refusal happened.
+    pub fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
+        Refusal::ALL
+            .into_iter()
+            .map(|refusal| (refusal, self.refused[refusal as usize].load(Ordering::Relaxed)))
+    }
+}

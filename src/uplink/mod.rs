@@ -1,0 +1,139 @@
+//! Where messages go. This file is the contract; a folder is a protocol.
+//!
+//! An [`Uplink`] connects; a [`Session`] is one connection, dropped on its first error. A session sends what it is
+//! given and reports what the other side has answered for. It keeps nothing for later and never reconnects: the
+//! outbox alone owns messages, and `pipeline::forward` owns the pacing.
+
+pub mod mqtt;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::model::{Id, Publication};
+
+/// What a session can take, known once it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Publications that may be unanswered at once; at least 1.
+    pub in_flight: usize,
+    /// Payload bytes that may be unanswered at once. One publication is always allowed.
+    pub in_flight_bytes: usize,
+}
+
+/// What the other side answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It has taken these for good.
+    Acknowledged(Vec<Id>),
+    /// It has refused these.
+    Refused {
+        /// The publication's ids.
+        ids: Vec<Id>,
+        /// Whether trying again can help.
+        lasting: Lasting,
+        /// What it said, in plain words.
+        reason: String,
+    },
+}
+
+/// How long a refusal holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// For now: the same publication may be taken later.
+    Retry,
+    /// For good: the same publication will never be taken.
+    Forever,
+}
+
+/// Why there is no connection, or no longer one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}{}", .hint.as_ref().map(|hint| format!(": {hint}")).unwrap_or_default())]
+pub struct LinkError {
+    /// What went wrong, in plain words, with the name that it concerns.
+    pub what: String,
+    /// What a person can do about it.
+    pub hint: Option<String>,
+}
+
+/// A publication that cannot be sent on this session, ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{size} bytes is more than the {limit} bytes that the other side takes")]
+pub struct TooLarge {
+    /// The whole packet's size in bytes.
+    pub size: usize,
+    /// The most that is allowed.
+    pub limit: usize,
+}
+
+/// A way to the cloud.
+pub trait Uplink {
+    /// One connection.
+    type Session: Session;
+
+    /// The gateway's name: configured, or told by the client certificate. Once found it holds for this run.
+    ///
+    /// # Errors
+    /// Where it can not be told yet.
+    fn gateway(&mut self) -> Result<Arc<str>, LinkError>;
+
+    /// Connects. `will` is published by the other side should the connection end without [`Session::close`].
+    fn connect(&mut self, will: Publication) -> impl Future<Output = Result<Self::Session, LinkError>>;
+}
+
+/// One connection.
+pub trait Session {
+    /// What it can take.
+    fn limits(&self) -> Limits;
+
+    /// Sends a publication, at once and without waiting. The caller keeps within [`Session::limits`].
+    ///
+    /// # Errors
+    /// Where it is too large: nothing was sent, and the session goes on.
+    fn send(&mut self, publication: Publication) -> Result<(), TooLarge>;
+
+    /// Waits for what the other side answers. Cancel-safe. Answers for a status, which has no ids, are not reported.
+    fn next(&mut self) -> impl Future<Output = Result<Event, LinkError>>;
+
+    /// Sends what was given, says good-bye in order, and ends. The will is then not published.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+/// `[uplink]`, by its `type`.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// MQTT.
+    Mqtt(mqtt::Config),
+}
+
+impl Config {
+    /// The values that `type` takes.
+    pub const TYPES: &[&str] = &["mqtt"];
+
+    /// Reads the rest of the table of an uplink whose `type` is `kind`; `None` where there is no such type.
+    ///
+    /// # Errors
+    /// As the deserializer says.
+    pub fn read<'de, D: Deserializer<'de>>(kind: &str, rest: D) -> Option<Result<Self, D::Error>> {
+        Some(match kind {
+            "mqtt" => mqtt::Config::deserialize(rest).map(Self::Mqtt),
+            _ => return None,
+        })
+    }
+
+    /// What is wrong across keys, as (key, what and what to do). A key may be a path: `tls.key`.
+    #[must_use]
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Mqtt(config) => config.problems(),
+        }
+    }
+
+    /// What is not there yet and may come later, as (key, what).
+    #[must_use]
+    pub fn absent(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Mqtt(config) => config.absent(),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Windows and aggregate functions. Synchronous, no I/O; the time comes as an argument.
+
+pub mod aggregate;
+pub mod tumbling;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::pattern::Pattern;
+use crate::units;
+
+pub use aggregate::Aggregate;
+
+/// One `[[windows]]` entry.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name, unique; by default type and length: `tumbling-10s`.
+    pub name: Box<str>,
+    /// The series that it is for; the first entry that matches takes a series.
+    pub pattern: Pattern,
+    /// Whether the readings are passed on beside the windows.
+    pub keep_readings: bool,
+    /// How time is cut.
+    pub shape: Shape,
+}
+
+/// How a `[[windows]]` entry cuts time, by its `type`.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    /// Side by side, aligned to the period.
+    Tumbling(tumbling::Config),
+}
+
+impl Shape {
+    /// The values that `type` takes.
+    pub const TYPES: &[&str] = &["tumbling"];
+
+    /// Reads the rest of the table of a window whose `type` is `kind`; `None` where there is no such type.
+    ///
+    /// # Errors
+    /// As the deserializer says.
+    pub fn read<'de, D: Deserializer<'de>>(kind: &str, rest: D) -> Option<Result<Self, D::Error>> {
+        Some(match kind {
+            "tumbling" => tumbling::Config::deserialize(rest).map(Self::Tumbling),
+            _ => return None,
+        })
+    }
+
+    /// What is wrong across keys, as (key, what and what to do).
+    #[must_use]
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Tumbling(config) => config.problems(),
+        }
+    }
+
+    /// The name that an entry has where the file gives none.
+    #[must_use]
+    pub fn default_name(&self) -> String {
+        match self {
+            Self::Tumbling(config) => format!("tumbling-{}", units::show(config.every)).replace(' ', ""),
+        }
+    }
+}
+
+/// The least period of a window.
+pub const PERIOD_MIN: Duration = Duration::from_millis(10);
