@@ -1,16 +1,21 @@
 //! Windows and aggregate functions. Synchronous, no I/O; the time comes as an argument.
 
-pub mod aggregate;
-pub mod tumbling;
+mod aggregate;
+mod group;
+#[cfg(test)]
+mod tests;
+mod tumbling;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::model::Timestamp;
 use crate::pattern::Pattern;
 use crate::units;
 
 pub use aggregate::Aggregate;
+pub use group::{Group, Owner, Taken};
 
 /// One `[[windows]]` entry.
 #[derive(Clone, Debug)]
@@ -55,14 +60,67 @@ impl Shape {
         }
     }
 
+    /// What each of its windows tells of a series.
+    #[must_use]
+    pub fn aggregates(&self) -> &[Aggregate] {
+        match self {
+            Self::Tumbling(config) => &config.aggregates,
+        }
+    }
+
+    /// The start of the window that `time` lies in.
+    #[must_use]
+    pub fn start_of(&self, time: Timestamp) -> Timestamp {
+        match self {
+            Self::Tumbling(config) => config.start_of(time),
+        }
+    }
+
+    /// The first millisecond after the window that starts at `start`.
+    #[must_use]
+    pub fn end_of(&self, start: Timestamp) -> Timestamp {
+        match self {
+            Self::Tumbling(config) => config.end_of(start),
+        }
+    }
+
+    /// Up to where windows are closed once time has come to `time`: `lateness` before it.
+    #[must_use]
+    pub fn closed_at(&self, time: Timestamp) -> Timestamp {
+        match self {
+            Self::Tumbling(config) => config.closed_at(time),
+        }
+    }
+
+    /// How long after its end a window still takes readings.
+    #[must_use]
+    pub fn lateness(&self) -> Duration {
+        match self {
+            Self::Tumbling(config) => config.lateness,
+        }
+    }
+
+    /// After how long a silence of its device a window closes.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        match self {
+            Self::Tumbling(config) => config.every + config.lateness,
+        }
+    }
+
     /// The name that an entry has where the file gives none.
     #[must_use]
     pub fn default_name(&self) -> String {
         match self {
-            Self::Tumbling(config) => format!("tumbling-{}", units::show(config.every)).replace(' ', ""),
+            Self::Tumbling(config) => {
+                format!("tumbling-{}", units::show(config.every).to_string().replace(' ', ""))
+            }
         }
     }
 }
 
 /// The least period of a window.
 pub const PERIOD_MIN: Duration = Duration::from_millis(10);
+
+/// The greatest period of a window, and the greatest lateness.
+pub const PERIOD_MAX: Duration = Duration::from_secs(366 * 86_400);
