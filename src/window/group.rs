@@ -206,6 +206,14 @@ impl Group {
         }
     }
 
+    /// What its open windows would say if they were closed now, as partial; they stay open.
+    #[must_use]
+    pub fn summaries(&self, shape: &Shape, owner: Owner<'_>) -> Vec<Message> {
+        let late = std::iter::once(self.late).chain(std::iter::repeat(0));
+        let told = self.open.iter().zip(late);
+        told.filter_map(|(open, late)| summary(&self.columns, shape, owner, open, true, late)).collect()
+    }
+
     /// Whether no window is open.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -229,11 +237,6 @@ impl Group {
                 && open.cells.len() <= self.columns.len()
                 && open.cells.iter().all(same)
         })
-    }
-
-    /// The series that it has, as metric and unit.
-    pub fn columns(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.columns.iter().map(|column| (&*column.metric, column.unit.as_deref()))
     }
 }
 

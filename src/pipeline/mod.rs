@@ -1,0 +1,3 @@
+//! Wiring.
+mod saved;
+pub mod series;

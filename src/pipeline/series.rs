@@ -1,0 +1,438 @@
+//! The table of all series, and the pure core of `process`: readings in, messages out, the time as an argument.
+//!
+//! A series is compiled once. Its first reading finds the filters and the window that match it; every later one is a
+//! lookup and a walk down its own chain.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::filter::{self, Chain};
+use crate::model::{Body, Message, Metric, Reading, Readings, Stamp, Timestamp};
+use crate::tally::Tally;
+use crate::window::{self, Group, Owner, Taken};
+
+/// What `process` counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Readings that came in.
+    pub readings: AtomicU64,
+    /// Messages that went out.
+    pub messages: AtomicU64,
+    /// Series known.
+    pub series: AtomicU64,
+    /// Readings refused as their window was closed already.
+    pub late: Tally,
+    /// Readings refused as none of their window's aggregates takes such a value.
+    pub no_number: Tally,
+    /// Readings refused as they would have made one series too many.
+    pub too_many_series: Tally,
+    /// Device times replaced by arrival as they lay too far ahead.
+    pub ahead: Tally,
+    /// Readings that filters held back.
+    pub held_back: filter::Stats,
+}
+
+/// What rules the table.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// `[[filters]]`.
+    pub filters: Vec<filter::Config>,
+    /// `[[windows]]`.
+    pub windows: Vec<window::Config>,
+    /// `[limits] max_series`.
+    pub max_series: usize,
+    /// `[clock] max_ahead`.
+    pub max_ahead: Duration,
+}
+
+/// All series of all sources.
+#[derive(Debug)]
+pub struct SeriesTable {
+    pub(super) sources: Vec<Source>,
+    pub(super) terms: Terms,
+}
+
+/// What the series of all devices have in common.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) rules: Rules,
+    /// Windows that start earlier saw only a part of their time.
+    pub(super) running_since: Timestamp,
+    /// No window is due before this monotonic time.
+    wake_at: Option<Duration>,
+    known: usize,
+    stats: Arc<Stats>,
+}
+
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) name: Arc<str>,
+    places: HashMap<Box<str>, usize>,
+    pub(super) devices: Vec<Device>,
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) name: Box<str>,
+    series: HashMap<Box<str>, Series>,
+    pub(super) groups: Vec<Windows>,
+    /// The greatest device time seen.
+    pub(super) watermark: Option<Timestamp>,
+    /// Monotonic time of its last reading.
+    pub(super) heard: Duration,
+}
+
+/// A device's windows under one entry, in one kind of time.
+#[derive(Debug)]
+pub(super) struct Windows {
+    pub(super) entry: usize,
+    pub(super) told: Told,
+    pub(super) group: Group,
+}
+
+/// Who told the time of a reading, and so what closes its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub(super) enum Told {
+    /// The device: its own later readings close the window, or its silence.
+    #[n(0)]
+    ByDevice,
+    /// Our clock, at arrival: the clock closes the window.
+    #[n(1)]
+    ByArrival,
+}
+
+#[derive(Debug)]
+struct Series {
+    chain: Chain,
+    /// The `[[windows]]` entry that takes it.
+    entry: Option<usize>,
+    /// Its group and column in its device, by [`Told`], once it had a reading of that kind.
+    places: [Option<(usize, usize)>; 2],
+}
+
+impl SeriesTable {
+    /// An empty table for `sources`, by name in the order of their numbers.
+    #[must_use]
+    pub fn new(rules: Rules, sources: &[Arc<str>], now: Stamp, stats: Arc<Stats>) -> Self {
+        let source =
+            |name: &Arc<str>| Source { name: name.clone(), places: HashMap::new(), devices: Vec::new() };
+        let terms = Terms { rules, running_since: now.wall, wake_at: None, known: 0, stats };
+        Self { sources: sources.iter().map(source).collect(), terms }
+    }
+
+    /// Takes what source number `source` brought, and adds the messages that come of it to `messages`.
+    pub fn take(&mut self, source: usize, readings: &Readings, messages: &mut Vec<Message>) {
+        let arrival = readings.arrival;
+        self.close_due(arrival, messages);
+        let Self { sources, terms } = self;
+        let Some(source) = sources.get_mut(source) else { return };
+        terms.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
+        let before = messages.len();
+        let mut passing = Passing::default();
+        let mut last = None;
+        for (frame, reading) in readings.iter() {
+            let place = match last {
+                Some((name, place)) if name == reading.device => place,
+                _ => match source.place(reading.device, terms) {
+                    Some(place) => place,
+                    None => continue,
+                },
+            };
+            last = Some((reading.device, place));
+            let (name, device) = (&*source.name, &mut source.devices[place]);
+            if let Some(time) = device.take(name, &reading, arrival, terms, messages) {
+                passing.add(frame, name, &reading, time, arrival.synced, messages);
+            }
+        }
+        passing.end(messages);
+        terms.stats.messages.fetch_add((messages.len() - before) as u64, Ordering::Relaxed);
+    }
+
+    /// When [`SeriesTable::close_due`] has to be called next, in monotonic time; `None` while no window is open.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        self.terms.wake_at
+    }
+
+    /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
+    pub fn close_due(&mut self, now: Stamp, messages: &mut Vec<Message>) {
+        let Self { sources, terms } = self;
+        if terms.wake_at.is_none_or(|wake_at| now.monotonic < wake_at) {
+            return;
+        }
+        terms.wake_at = None;
+        let before = messages.len();
+        for source in sources {
+            for device in &mut source.devices {
+                device.close_due(&source.name, now, terms, messages);
+            }
+        }
+        terms.stats.messages.fetch_add((messages.len() - before) as u64, Ordering::Relaxed);
+    }
+}
+
+impl Terms {
+    /// Whether one more series may be known; otherwise the reading is refused and counted.
+    fn has_room(&self, source: &str, device: &str) -> bool {
+        let limit = self.rules.max_series;
+        if self.known >= limit {
+            if let Some(count) = self.stats.too_many_series.count() {
+                tracing::error!(
+                    source,
+                    device,
+                    limit,
+                    count,
+                    "reading refused: it would be one series too many"
+                );
+            }
+        }
+        self.known < limit
+    }
+
+    fn admit(&mut self) {
+        self.known += 1;
+        self.stats.series.store(self.known as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn wake_by(&mut self, deadline: Duration) {
+        self.wake_at = Some(self.wake_at.map_or(deadline, |wake_at| wake_at.min(deadline)));
+    }
+}
+
+impl Source {
+    /// The place of the device of that name, a new one where there is room for another series.
+    pub(super) fn place(&mut self, device: &str, terms: &Terms) -> Option<usize> {
+        if let Some(place) = self.places.get(device) {
+            return Some(*place);
+        }
+        if !terms.has_room(&self.name, device) {
+            return None;
+        }
+        let place = self.devices.len();
+        self.places.insert(device.into(), place);
+        self.devices.push(Device {
+            name: device.into(),
+            series: HashMap::new(),
+            groups: Vec::new(),
+            watermark: None,
+            heard: Duration::ZERO,
+        });
+        Some(place)
+    }
+}
+
+impl Device {
+    /// Takes a reading. Gives its time where it is to be passed through.
+    fn take(
+        &mut self,
+        source: &str,
+        reading: &Reading<'_>,
+        arrival: Stamp,
+        terms: &mut Terms,
+        messages: &mut Vec<Message>,
+    ) -> Option<Timestamp> {
+        self.heard = arrival.monotonic;
+        let (time, told) = self.time(source, reading, arrival, terms);
+        if told == Told::ByDevice && self.watermark.is_none_or(|watermark| watermark < time) {
+            self.watermark = Some(time);
+            self.close_passed(source, time, arrival.synced, terms, messages);
+        }
+        let Self { name, series, groups, .. } = self;
+        let known = match series.get_mut(reading.metric) {
+            Some(known) => known,
+            None => {
+                if !terms.has_room(source, reading.device) {
+                    return None;
+                }
+                terms.admit();
+                let compiled = Series::compile(&terms.rules, reading);
+                series.entry(reading.metric.into()).or_insert(compiled)
+            }
+        };
+        if !known.chain.passes(&reading.value, &terms.stats.held_back) {
+            return None;
+        }
+        let Some(entry) = known.entry else { return Some(time) };
+        let window = &terms.rules.windows[entry];
+        let (group, column) = *known.places[told as usize].get_or_insert_with(|| {
+            let found = groups.iter().position(|windows| windows.entry == entry && windows.told == told);
+            let group = found.unwrap_or_else(|| {
+                groups.push(Windows { entry, told, group: Group::new() });
+                groups.len() - 1
+            });
+            (group, groups[group].group.column(reading.metric, reading.unit))
+        });
+        let windows = &mut groups[group];
+        let was_idle = windows.group.is_idle();
+        match windows.group.add(&window.shape, column, time, reading.value, arrival.synced) {
+            Taken::Yes => {}
+            Taken::Late => {
+                if let Some(count) = terms.stats.late.count() {
+                    let (device, window) = (&**name, &*window.name);
+                    tracing::error!(
+                        source,
+                        device,
+                        window,
+                        count,
+                        "reading refused: its window is closed already"
+                    );
+                }
+            }
+            Taken::NoNumber => {
+                if let Some(count) = terms.stats.no_number.count() {
+                    let (device, metric, window) = (&**name, reading.metric, &*window.name);
+                    tracing::error!(
+                        source,
+                        device,
+                        metric,
+                        window,
+                        count,
+                        "reading refused: it is no number, and the window's aggregates take nothing else"
+                    );
+                }
+            }
+        }
+        let keep_readings = window.keep_readings;
+        if was_idle {
+            if let Some(deadline) = windows.deadline(&window.shape, self.heard, arrival) {
+                terms.wake_by(deadline);
+            }
+        }
+        keep_readings.then_some(time)
+    }
+
+    /// The reading's time, and who told it.
+    fn time(&self, source: &str, reading: &Reading<'_>, arrival: Stamp, terms: &Terms) -> (Timestamp, Told) {
+        let Some(time) = reading.time else { return (arrival.wall, Told::ByArrival) };
+        if arrival.synced && time > arrival.wall.after(terms.rules.max_ahead) {
+            if let Some(count) = terms.stats.ahead.count() {
+                let device = &*self.name;
+                tracing::warn!(
+                    source, device, count, ahead = ?time.since(arrival.wall),
+                    "the device's time lies too far ahead; arrival takes its place"
+                );
+            }
+            return (arrival.wall, Told::ByArrival);
+        }
+        (time, Told::ByDevice)
+    }
+
+    /// Closes what the device's own time has passed.
+    fn close_passed(
+        &mut self,
+        source: &str,
+        time: Timestamp,
+        synced: bool,
+        terms: &Terms,
+        messages: &mut Vec<Message>,
+    ) {
+        for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
+            let entry = &terms.rules.windows[windows.entry];
+            let until = entry.shape.closed_at(time);
+            windows.group.advance(until);
+            if windows.group.first_end(&entry.shape).is_some_and(|end| end <= until) {
+                let owner = Owner { source, device: &self.name, window: &entry.name };
+                windows.group.close(&entry.shape, owner, until, terms.running_since, synced, messages);
+            }
+        }
+    }
+
+    fn close_due(&mut self, source: &str, now: Stamp, terms: &mut Terms, messages: &mut Vec<Message>) {
+        for windows in self.groups.iter_mut().filter(|windows| !windows.group.is_idle()) {
+            let entry = &terms.rules.windows[windows.entry];
+            let owner = Owner { source, device: &self.name, window: &entry.name };
+            match windows.told {
+                Told::ByArrival => {
+                    let until = entry.shape.closed_at(now.wall);
+                    windows.group.close(
+                        &entry.shape,
+                        owner,
+                        until,
+                        terms.running_since,
+                        now.synced,
+                        messages,
+                    );
+                }
+                Told::ByDevice if now.monotonic >= self.heard + entry.shape.silence() => {
+                    windows.group.close_all(&entry.shape, owner, terms.running_since, now.synced, messages);
+                }
+                Told::ByDevice => {}
+            }
+            if let Some(deadline) = windows.deadline(&entry.shape, self.heard, now) {
+                terms.wake_by(deadline);
+            }
+        }
+    }
+}
+
+impl Windows {
+    /// The monotonic time at which its first window is due, as far as one can tell now; `None` while none is open.
+    pub(super) fn deadline(&self, shape: &window::Shape, heard: Duration, now: Stamp) -> Option<Duration> {
+        let end = self.group.first_end(shape)?;
+        Some(match self.told {
+            Told::ByArrival => now.monotonic + end.after(shape.lateness()).since(now.wall),
+            Told::ByDevice => heard + shape.silence(),
+        })
+    }
+}
+
+impl Series {
+    fn compile(rules: &Rules, reading: &Reading<'_>) -> Self {
+        let (device, metric) = (reading.device, reading.metric);
+        Self {
+            chain: Chain::of(&rules.filters, device, metric),
+            entry: rules.windows.iter().position(|window| window.pattern.matches(device, metric)),
+            places: [None; 2],
+        }
+    }
+}
+
+/// Puts the values of one frame, device and time that pass through into one message.
+#[derive(Default)]
+struct Passing {
+    frame: u32,
+    message: Option<Message>,
+}
+
+impl Passing {
+    fn add(
+        &mut self,
+        frame: u32,
+        source: &str,
+        reading: &Reading<'_>,
+        time: Timestamp,
+        synced: bool,
+        messages: &mut Vec<Message>,
+    ) {
+        let together = self.message.as_ref().is_some_and(|message| {
+            self.frame == frame && *message.device == *reading.device && message.body == Body::Values { time }
+        });
+        if !together {
+            self.end(messages);
+        }
+        self.frame = frame;
+        let message = self.message.get_or_insert_with(|| Message {
+            source: source.into(),
+            device: reading.device.into(),
+            body: Body::Values { time },
+            metrics: Vec::new(),
+            readings: 0,
+            synced,
+        });
+        message.readings += 1;
+        message.metrics.push(Metric {
+            name: reading.metric.into(),
+            unit: reading.unit.map(Into::into),
+            fields: vec![(Metric::VALUE.into(), reading.value.to_owned())],
+        });
+    }
+
+    fn end(&mut self, messages: &mut Vec<Message>) {
+        messages.extend(self.message.take());
+    }
+}
