@@ -1,3 +1,116 @@
-//! Wiring.
+//! Wiring, and the order in which the stages stop.
+//!
+//! ```text
+//! collect (one task a source) ──► channel ──► process (one task) ──► outbox ──► forward (one task)
+//! ```
+//!
+//! They stop in that order, so that nothing is handed to a stage that has gone: the sources, then `process` once the
+//! channel is empty, then `forward` once what is on its way is acknowledged or its grace is over; last the outbox
+//! commits what is left, the open windows with it.
+
+pub mod backoff;
+pub mod collect;
+pub mod forward;
+pub mod process;
 mod saved;
 pub mod series;
+pub mod stop;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::filter;
+use crate::outbox::{Opened, Outbox};
+use crate::sources::{self, AnySource};
+use crate::uplink::AnyUplink;
+
+use collect::Collected;
+use forward::Forward;
+use series::{Rules, SeriesTable};
+
+/// Batches of readings that may wait for `process`. A source that finds the channel full is not read meanwhile.
+const CHANNEL: usize = 64;
+
+/// Every stage's counters.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// By source, in the order of the file.
+    pub sources: Vec<(Arc<str>, Arc<sources::Stats>)>,
+    /// Filters, windows and series.
+    pub process: Arc<series::Stats>,
+    /// The uplink.
+    pub forward: Arc<forward::Stats>,
+}
+
+/// Runs the agent until `stop`, and ends once everything is sent or kept.
+pub async fn run(config: Config, stop: stop::Stop) {
+    let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
+    if !clock.now().synced {
+        tracing::warn!("the clock is not synchronised yet: until it is, messages say \"synced\":false");
+    }
+    let Opened { outbox, saved } = Outbox::open(&config.buffer, &config.gateway.state_dir, clock.clone());
+    let uplink = AnyUplink::new(config.uplink, config.gateway.id, clock.clone());
+    let rules = Rules {
+        max_series: config.limits.max_series,
+        max_ahead: config.clock.max_ahead,
+        filters: config.filters,
+        windows: config.windows,
+    };
+    let stats = stats(&config.sources, &rules);
+    let table = resume(rules, &stats, saved, &outbox, &clock).await;
+
+    let (sender, receiver) = mpsc::channel(CHANNEL);
+    let mut collecting = JoinSet::new();
+    for (number, ((name, config), (_, stats))) in config.sources.into_iter().zip(&stats.sources).enumerate() {
+        let context = sources::Context { name, clock: clock.clone(), stats: stats.clone() };
+        collecting.spawn(collect::run::<AnySource>(number, config, context, sender.clone(), stop.clone()));
+    }
+    drop(sender);
+    let processing = tokio::spawn(process::run(receiver, table, outbox.clone(), clock.clone()));
+    let (forward_stopper, forward_stop) = stop::stop();
+    let forward = Forward {
+        outbox: outbox.clone(),
+        format: config.format,
+        clock: clock.clone(),
+        stats: stats.forward.clone(),
+    };
+    let forwarding = tokio::spawn(forward.run(uplink, forward_stop));
+
+    stop.wait().await;
+    tracing::info!("stopping");
+    while collecting.join_next().await.is_some() {}
+    let table = processing.await;
+    forward_stopper.stop();
+    ended(forwarding.await);
+    let saved = table.ok().and_then(|mut table| table.save(clock::boot_id()));
+    outbox.close(saved).await;
+}
+
+fn stats(sources: &[(Arc<str>, sources::Config)], rules: &Rules) -> Stats {
+    let process = series::Stats { held_back: filter::Stats::new(rules.filters.len()), ..Default::default() };
+    Stats {
+        sources: sources.iter().map(|(name, _)| (name.clone(), Arc::default())).collect(),
+        process: Arc::new(process),
+        forward: Arc::default(),
+    }
+}
+
+/// The table of series, with the windows of the run before.
+async fn resume(rules: Rules, stats: &Stats, saved: Option<Vec<u8>>, outbox: &Outbox, clock: &Clock) -> SeriesTable {
+    let names: Vec<_> = stats.sources.iter().map(|(name, _)| name.clone()).collect();
+    let now = clock.now();
+    let mut table = SeriesTable::new(rules, &names, now, stats.process.clone());
+    if let Some(saved) = saved {
+        let mut messages = Vec::new();
+        if let Err(error) = table.resume(&saved, clock::boot_id().as_deref(), now, &mut messages) {
+            tracing::error!(%error, "the open windows of the last run cannot be read and are lost");
+        }
+        outbox.append(messages).await;
+    }
+    table
+}

@@ -1,0 +1,132 @@
+//! One task for each source: open, read, hand on, and on an error open again after a pause.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::sleep;
+
+use super::backoff::Backoff;
+use super::stop::Stop;
+use crate::model::Readings;
+use crate::sources::{Batch, Context, Receipt, Source, SourceError};
+use crate::units;
+
+/// Readings on their way to `process`.
+#[derive(Debug)]
+pub struct Collected {
+    /// The source's number.
+    pub source: usize,
+    /// What it brought.
+    pub readings: Readings,
+}
+
+/// A port that is plugged back in is read again within this, at the latest.
+const CAP: Duration = Duration::from_secs(10);
+
+/// Reads a source until `stop`, whatever becomes of it meanwhile. What it has handed over when `stop` comes is in
+/// the channel when this returns.
+pub async fn run<S: Source>(
+    number: usize,
+    config: S::Config,
+    context: Context,
+    collected: mpsc::Sender<Collected>,
+    stop: Stop,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), CAP);
+    let mut trouble = Trouble { source: context.name.clone(), since: None };
+    loop {
+        let opened = tokio::select! {
+            biased;
+            () = stop.wait() => return,
+            opened = S::open(&config, &context) => opened,
+        };
+        let error = match opened {
+            Ok(source) => match read(source, number, &context, &collected, &stop, &mut backoff, &mut trouble).await {
+                Some(error) => error,
+                None => return,
+            },
+            Err(error) => error,
+        };
+        trouble.note(&error, context.clock.monotonic());
+        tokio::select! {
+            biased;
+            () = stop.wait() => return,
+            () = sleep(backoff.wait()) => {}
+        }
+    }
+}
+
+/// Reads an open source until it fails; `None` where `stop` came first.
+async fn read<S: Source>(
+    mut source: S,
+    number: usize,
+    context: &Context,
+    collected: &mpsc::Sender<Collected>,
+    stop: &Stop,
+    backoff: &mut Backoff,
+    trouble: &mut Trouble,
+) -> Option<SourceError> {
+    trouble.over(context.clock.monotonic());
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = stop.wait() => return None,
+            batch = source.next() => batch,
+        };
+        match batch {
+            Ok(batch) => {
+                if !batch.readings.is_empty() {
+                    backoff.reset();
+                }
+                hand_on(number, batch, collected).await;
+            }
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+/// Puts a batch into the channel. Where a device waits for an answer it is told at once; else a full channel holds
+/// this source back, which for a serial line means that the kernel keeps the bytes.
+async fn hand_on(source: usize, batch: Batch, collected: &mpsc::Sender<Collected>) {
+    let Batch { readings, receipt } = batch;
+    let item = Collected { source, readings };
+    // That the channel is closed, or the device no longer waits, changes nothing here.
+    match receipt {
+        None => drop(if item.readings.is_empty() { Ok(()) } else { collected.send(item).await }),
+        Some(receipt) => {
+            let answer = match collected.try_send(item) {
+                Ok(()) => Receipt::Accepted,
+                Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Receipt::Busy,
+            };
+            drop(receipt.send(answer));
+        }
+    }
+}
+
+/// Logs what is wrong with a source when it changes, and when it is over.
+struct Trouble {
+    source: Arc<str>,
+    since: Option<(Duration, String)>,
+}
+
+impl Trouble {
+    fn note(&mut self, error: &SourceError, now: Duration) {
+        let text = error.to_string();
+        let since = self.since.as_ref().map_or(now, |(since, _)| *since);
+        if self.since.as_ref().is_none_or(|(_, before)| *before != text) {
+            tracing::warn!(source = &*self.source, "{text}; trying again, every {} at the latest", units::show(CAP));
+        }
+        self.since = Some((since, text));
+    }
+
+    fn over(&mut self, now: Duration) {
+        match self.since.take() {
+            Some((since, _)) => {
+                tracing::info!(source = &*self.source, "open again after {}", units::show(now.saturating_sub(since)));
+            }
+            None => tracing::info!(source = &*self.source, "open"),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! One task for the uplink: connect, take from the outbox, encode, send, acknowledge, and connect again after a pause.
+//!
+//! Invariants: a message leaves the outbox only on [`Event::Acknowledged`] for its very id, or by being given up,
+//! which the outbox enters in its ledger. Whatever was handed out and not answered when a session ends is put back.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::backoff::Backoff;
+use super::stop::Stop;
+use crate::clock::Clock;
+use crate::encode::{Format, Status};
+use crate::model::{Cause, Gap, Id, Kind, Publication, Timestamp};
+use crate::outbox::{Outbox, Outgoing};
+use crate::tally::Tally;
+use crate::units;
+use crate::uplink::{Event, Lasting, Limits, LinkError, Session, Uplink};
+
+/// How long a stop waits for acknowledgements of what is on its way.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The longest wait between two tries to connect.
+const CAP: Duration = Duration::from_secs(60);
+
+/// What `forward` counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Whether a session is there.
+    pub connected: AtomicBool,
+    /// Sessions so far.
+    pub connections: AtomicU64,
+    /// Publications sent, repeated ones too.
+    pub sent: AtomicU64,
+    /// Publications acknowledged.
+    pub acknowledged: AtomicU64,
+    /// Publications refused for a time.
+    pub put_off: Tally,
+    /// Messages refused for good, or too large to send.
+    pub given_up: Tally,
+}
+
+/// Forwards what the outbox holds.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where messages wait.
+    pub outbox: Outbox,
+    /// The payload's format.
+    pub format: Format,
+    /// For the status's time.
+    pub clock: Clock,
+    /// Where it counts.
+    pub stats: Arc<Stats>,
+}
+
+impl Forward {
+    /// Forwards until `stop`; then what is on its way is given a few seconds to be acknowledged.
+    pub async fn run<U: Uplink>(self, mut uplink: U, stop: Stop) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), CAP);
+        let mut link = Link { down_since: self.clock.monotonic(), told: None };
+        let mut connection = 0;
+        loop {
+            connection += 1;
+            let ended = tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                connected = self.connect(&mut uplink, connection) => connected,
+            };
+            let error = match ended {
+                Ok((session, gateway, since)) => {
+                    link.up(self.clock.monotonic());
+                    let status = |online| self.status(&gateway, online, connection, since);
+                    let ended = self.serve(session, &gateway, status, &stop, &mut backoff).await;
+                    self.stats.connected.store(false, Ordering::Relaxed);
+                    self.outbox.put_back_all();
+                    match ended {
+                        Some(error) => error,
+                        None => return,
+                    }
+                }
+                Err(error) => error,
+            };
+            link.down(&error, self.clock.monotonic());
+            tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                () = sleep(backoff.wait()) => {}
+            }
+        }
+    }
+
+    async fn connect<U: Uplink>(
+        &self,
+        uplink: &mut U,
+        connection: u64,
+    ) -> Result<(U::Session, Arc<str>, Timestamp), LinkError> {
+        let gateway = uplink.gateway()?;
+        let since = self.clock.now().wall;
+        let session = uplink.connect(self.status(&gateway, false, connection, since)).await?;
+        self.stats.connected.store(true, Ordering::Relaxed);
+        self.stats.connections.fetch_add(1, Ordering::Relaxed);
+        Ok((session, gateway, since))
+    }
+
+    /// Serves a session until it fails; `None` where `stop` came and the session was closed in order.
+    async fn serve<S: Session>(
+        &self,
+        mut session: S,
+        gateway: &str,
+        status: impl Fn(bool) -> Publication,
+        stop: &Stop,
+        backoff: &mut Backoff,
+    ) -> Option<LinkError> {
+        let mut flight = Flight::new(session.limits());
+        self.send(&mut session, status(true), &mut flight);
+        let mut retry = Backoff::new(Duration::from_secs(1), CAP);
+        let mut held_until: Option<Instant> = None;
+        let mut stopping: Option<Instant> = None;
+        loop {
+            while let Some(publication) = flight.fitting() {
+                self.send(&mut session, publication, &mut flight);
+            }
+            let room = if held_until.is_some() { 0 } else { flight.room() };
+            tokio::select! {
+                biased;
+                event = session.next() => match event {
+                    Ok(Event::Acknowledged(ids)) => {
+                        backoff.reset();
+                        retry.reset();
+                        self.acknowledge(&ids, &mut flight);
+                    }
+                    Ok(Event::Refused { ids, lasting: Lasting::Retry, reason }) => {
+                        self.put_off(&ids, &reason, &mut flight);
+                        held_until = Some(self.clock.instant(self.clock.monotonic() + retry.wait()));
+                    }
+                    Ok(Event::Refused { ids, lasting: Lasting::Forever, reason }) => {
+                        for id in ids {
+                            self.give_up(id, Cause::Refused, &reason, &mut flight);
+                        }
+                    }
+                    Err(error) => return Some(error),
+                },
+                () = until(stopping) => break,
+                () = stop.wait(), if stopping.is_none() => {
+                    stopping = Some(self.clock.instant(self.clock.monotonic() + GRACE));
+                }
+                () = until(held_until), if held_until.is_some() => held_until = None,
+                gaps = self.outbox.gaps(), if room > 0 => {
+                    for gap in gaps {
+                        flight.waiting.push_back(self.gap(gateway, &gap, &mut flight.gaps));
+                    }
+                }
+                messages = self.outbox.next(room, flight.limits.in_flight_bytes), if room > 0 => {
+                    flight.waiting.extend(messages.into_iter().map(|message| self.data(gateway, message)));
+                }
+                // Reached only where the outbox has nothing at hand: all that could go has gone.
+                () = std::future::ready(()), if stopping.is_some() && flight.is_empty() => break,
+            }
+        }
+        self.send(&mut session, status(false), &mut flight);
+        session.close().await;
+        None
+    }
+
+    fn send<S: Session>(&self, session: &mut S, publication: Publication, flight: &mut Flight) {
+        let ids = publication.ids.clone();
+        let bytes = publication.payload.len();
+        match session.send(publication) {
+            Ok(()) => {
+                self.stats.sent.fetch_add(1, Ordering::Relaxed);
+                flight.sent(&ids, bytes);
+            }
+            Err(error) => {
+                for id in ids {
+                    self.give_up(id, Cause::TooLarge, &error.to_string(), flight);
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&self, ids: &[Id], flight: &mut Flight) {
+        self.stats.acknowledged.fetch_add(1, Ordering::Relaxed);
+        flight.answered(ids);
+        for id in ids {
+            if flight.gaps.remove(id).is_some() {
+                self.outbox.acknowledge_gap(*id);
+            }
+        }
+        self.outbox.acknowledge(ids);
+    }
+
+    fn put_off(&self, ids: &[Id], reason: &str, flight: &mut Flight) {
+        if let Some(count) = self.stats.put_off.count() {
+            tracing::warn!(count, "the broker refused a message for now: {reason}; it is sent again");
+        }
+        flight.answered(ids);
+        self.outbox.put_back(ids);
+    }
+
+    fn give_up(&self, id: Id, cause: Cause, reason: &str, flight: &mut Flight) {
+        if let Some(count) = self.stats.given_up.count() {
+            tracing::error!(%id, cause = cause.name(), count, "a message was given up: {reason}");
+        }
+        flight.answered(&[id]);
+        // A gap record that can never be sent is no gap of its own.
+        if flight.gaps.remove(&id).is_some() {
+            self.outbox.acknowledge_gap(id);
+        } else {
+            self.outbox.give_up(id, cause);
+        }
+    }
+
+    fn data(&self, gateway: &str, outgoing: Outgoing) -> Publication {
+        let Outgoing { id, message } = outgoing;
+        let mut payload = Vec::new();
+        self.format.message(id, gateway, &message, &mut payload);
+        Publication { ids: vec![id], kind: Kind::Data { device: message.device }, payload }
+    }
+
+    fn gap(&self, gateway: &str, gap: &Gap, gaps: &mut HashMap<Id, ()>) -> Publication {
+        gaps.insert(gap.id, ());
+        let mut payload = Vec::new();
+        self.format.gap(gateway, gap, &mut payload);
+        Publication { ids: vec![gap.id], kind: Kind::Gap, payload }
+    }
+
+    fn status(&self, gateway: &str, online: bool, connection: u64, since: Timestamp) -> Publication {
+        let status = Status { online, epoch: self.outbox.epoch(), connection, since };
+        let mut payload = Vec::new();
+        self.format.status(gateway, &status, &mut payload);
+        Publication { ids: Vec::new(), kind: Kind::Status, payload }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What one session has been given and not answered, held within its limits.
+struct Flight {
+    limits: Limits,
+    unanswered: HashMap<Id, usize>,
+    bytes: usize,
+    /// Taken from the outbox, and waiting for bytes in flight to be answered.
+    waiting: VecDeque<Publication>,
+    gaps: HashMap<Id, ()>,
+}
+
+impl Flight {
+    fn new(limits: Limits) -> Self {
+        Self { limits, unanswered: HashMap::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashMap::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unanswered.is_empty() && self.waiting.is_empty()
+    }
+
+    /// How many more messages may be taken from the outbox.
+    fn room(&self) -> usize {
+        if self.waiting.is_empty() { self.limits.in_flight.saturating_sub(self.unanswered.len()) } else { 0 }
+    }
+
+    /// The next that waits, where it fits; one is always allowed.
+    fn fitting(&mut self) -> Option<Publication> {
+        let next = self.waiting.front()?;
+        let fits = self.unanswered.len() < self.limits.in_flight
+            && self.bytes + next.payload.len() <= self.limits.in_flight_bytes;
+        if fits || self.unanswered.is_empty() { self.waiting.pop_front() } else { None }
+    }
+
+    fn sent(&mut self, ids: &[Id], bytes: usize) {
+        // One publication counts once, by its first id.
+        if let Some(id) = ids.first() {
+            self.unanswered.insert(*id, bytes);
+            self.bytes += bytes;
+        }
+    }
+
+    fn answered(&mut self, ids: &[Id]) {
+        for id in ids {
+            if let Some(bytes) = self.unanswered.remove(id) {
+                self.bytes -= bytes;
+            }
+        }
+    }
+}
+
+/// Logs the state of the link when it changes.
+struct Link {
+    down_since: Duration,
+    told: Option<String>,
+}
+
+impl Link {
+    fn up(&mut self, now: Duration) {
+        let down = units::show(now.saturating_sub(self.down_since));
+        match self.told.take() {
+            Some(_) => tracing::info!("connected, after {down} without"),
+            None => tracing::info!("connected"),
+        }
+        self.down_since = Duration::MAX;
+    }
+
+    fn down(&mut self, error: &LinkError, now: Duration) {
+        let text = error.to_string();
+        if self.told.as_ref() != Some(&text) {
+            let cap = units::show(CAP);
+            tracing::warn!("no connection: {text}; what is measured is kept, trying again every {cap} at the latest");
+        }
+        self.down_since = self.down_since.min(now);
+        self.told = Some(text);
+    }
+}
