@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::filter;
 use crate::outbox::{Opened, Outbox};
 use crate::sources::{self, AnySource};
-use crate::uplink::AnyUplink;
+use crate::uplink::{AnyUplink, Uplink};
 
 use collect::Collected;
 use forward::Forward;
@@ -50,11 +50,16 @@ pub struct Stats {
 /// Runs the agent until `stop`, and ends once everything is sent or kept.
 pub async fn run(config: Config, stop: stop::Stop) {
     let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
+    let uplink = AnyUplink::new(&config.uplink, config.gateway.id.clone(), clock.clone());
+    run_with(config, uplink, clock, stop).await;
+}
+
+/// As [`run`], with another uplink than the file names, and another clock than the machine's.
+pub async fn run_with<U: Uplink + Send + 'static>(config: Config, uplink: U, clock: Clock, stop: stop::Stop) {
     if !clock.now().synced {
         tracing::warn!("the clock is not synchronised yet: until it is, messages say \"synced\":false");
     }
     let Opened { outbox, saved } = Outbox::open(&config.buffer, &config.gateway.state_dir, clock.clone());
-    let uplink = AnyUplink::new(config.uplink, config.gateway.id, clock.clone());
     let rules = Rules {
         max_series: config.limits.max_series,
         max_ahead: config.clock.max_ahead,
