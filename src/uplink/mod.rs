@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::clock::Clock;
 use crate::model::{Id, Publication};
+use crate::tls;
 
 /// What a session can take, known once it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct Limits {
     pub in_flight_bytes: usize,
 }
 
-/// What the other side answered.
+/// What the other side answered for one publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It has taken these for good.
@@ -54,6 +56,12 @@ pub struct LinkError {
     pub what: String,
     /// What a person can do about it.
     pub hint: Option<String>,
+}
+
+impl From<tls::Error> for LinkError {
+    fn from(error: tls::Error) -> Self {
+        Self { what: error.what, hint: Some(error.hint) }
+    }
 }
 
 /// A publication that cannot be sent on this session, ever.
@@ -134,6 +142,72 @@ impl Config {
     pub fn absent(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Mqtt(config) => config.absent(),
+        }
+    }
+}
+
+/// Any uplink.
+#[derive(Debug)]
+pub enum AnyUplink {
+    /// MQTT.
+    Mqtt(mqtt::Mqtt),
+}
+
+impl AnyUplink {
+    /// The way by `config`, which has no [`Config::problems`]. `gateway` is the configured name, where there is one.
+    #[must_use]
+    pub fn new(config: Config, gateway: Option<Arc<str>>, clock: Clock) -> Self {
+        match config {
+            Config::Mqtt(config) => Self::Mqtt(mqtt::Mqtt::new(config, gateway, clock)),
+        }
+    }
+}
+
+impl Uplink for AnyUplink {
+    type Session = AnySession;
+
+    fn gateway(&mut self) -> Result<Arc<str>, LinkError> {
+        match self {
+            Self::Mqtt(uplink) => uplink.gateway(),
+        }
+    }
+
+    async fn connect(&mut self, will: Publication) -> Result<AnySession, LinkError> {
+        match self {
+            Self::Mqtt(uplink) => uplink.connect(will).await.map(AnySession::Mqtt),
+        }
+    }
+}
+
+/// One connection of any uplink.
+#[derive(Debug)]
+pub enum AnySession {
+    /// MQTT.
+    Mqtt(mqtt::Session),
+}
+
+impl Session for AnySession {
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Mqtt(session) => session.limits(),
+        }
+    }
+
+    fn send(&mut self, publication: Publication) -> Result<(), TooLarge> {
+        match self {
+            Self::Mqtt(session) => session.send(publication),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Event, LinkError> {
+        match self {
+            Self::Mqtt(session) => session.next().await,
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Mqtt(session) => session.close().await,
         }
     }
 }

@@ -1,0 +1,299 @@
+//! `[uplink]` with `type = "mqtt"`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use serde::Deserialize;
+
+use super::topics;
+use crate::tls;
+use crate::units::{self, Size};
+
+/// `[uplink]` with `type = "mqtt"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `mqtts://host:port`, or `mqtt://host:port` to loopback only. Ports default to 8883 and 1883.
+    pub url: String,
+    /// Which MQTT.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The client identifier; by default the gateway's id.
+    pub client_id: Option<String>,
+    /// The topic of data, with `{gateway}` and `{device}`.
+    #[serde(default = "default_topic")]
+    pub topic: String,
+    /// What data is sent with. Status and gap records are sent with at least QoS 1 always.
+    #[serde(default)]
+    pub qos: Qos,
+    /// How often the broker hears of us at least; 5 s to 18 h.
+    #[serde(default = "default_keep_alive", deserialize_with = "units::duration")]
+    pub keep_alive: Duration,
+    /// Publications that may be unanswered at once; 1 to 1000.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: u16,
+    /// Payload bytes that may be unanswered at once. One publication is always allowed.
+    #[serde(default = "default_max_in_flight_bytes")]
+    pub max_in_flight_bytes: Size,
+    /// How long a publication may go unanswered before the connection is given up; at least 1 s.
+    #[serde(default = "default_ack_timeout", deserialize_with = "units::duration")]
+    pub ack_timeout: Duration,
+    /// Certificates; needed for `mqtts://`.
+    pub tls: Option<tls::Config>,
+}
+
+/// A version of MQTT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// MQTT 5: the broker says why it refuses something.
+    #[default]
+    #[serde(rename = "5")]
+    V5,
+    /// MQTT 3.1.1: a broker acknowledges what it then drops.
+    #[serde(rename = "3.1.1")]
+    V311,
+}
+
+/// A quality of service, written 0, 1 or 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "u8")]
+pub enum Qos {
+    /// Written to the connection and then forgotten: what a broken connection swallows is lost unseen.
+    AtMostOnce,
+    /// Acknowledged; may arrive twice.
+    #[default]
+    AtLeastOnce,
+    /// Acknowledged in two steps; the broker itself does not pass it on twice.
+    ExactlyOnce,
+}
+
+impl TryFrom<u8> for Qos {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        match number {
+            0 => Ok(Self::AtMostOnce),
+            1 => Ok(Self::AtLeastOnce),
+            2 => Ok(Self::ExactlyOnce),
+            other => Err(format!("{other} is no quality of service: write 0, 1 or 2")),
+        }
+    }
+}
+
+fn default_topic() -> String {
+    "weir/{gateway}/data/{device}".to_owned()
+}
+
+fn default_keep_alive() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_max_in_flight() -> u16 {
+    64
+}
+
+fn default_max_in_flight_bytes() -> Size {
+    Size(32 << 10)
+}
+
+fn default_ack_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+
+impl Config {
+    pub(in crate::uplink) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        match Url::parse(&self.url) {
+            Err(problem) => problems.push(("url", problem)),
+            Ok(url) if url.tls && self.tls.is_none() => problems.push((
+                "url",
+                "mqtts:// needs certificates: add `tls = { ca = \"…\", cert = \"…\", key = \"…\" }`"
+                    .to_owned(),
+            )),
+            Ok(url) if !url.tls && !url.is_loopback() => problems.push((
+                "url",
+                format!(
+                    "mqtt:// sends in the clear and is for this machine only: use mqtts:// for {}",
+                    url.host
+                ),
+            )),
+            Ok(url) if !url.tls && self.tls.is_some() => {
+                problems.push((
+                    "tls",
+                    "mqtt:// does not use certificates: use mqtts://, or leave `tls` out".to_owned(),
+                ));
+            }
+            Ok(_) => {}
+        }
+        if let Err(problem) = topics::check(&self.topic) {
+            problems.push(("topic", problem));
+        }
+        if let Some(id) = &self.client_id {
+            if id.is_empty() || id.len() > usize::from(u16::MAX) || id.contains(char::is_control) {
+                problems.push((
+                    "client_id",
+                    "a client id is 1 to 65535 bytes without control characters".to_owned(),
+                ));
+            }
+        }
+        // MQTT counts whole seconds in 16 bits; below 5 s rumqttc does not go.
+        if !(Duration::from_secs(5)..=Duration::from_secs(u64::from(u16::MAX))).contains(&self.keep_alive) {
+            problems.push(("keep_alive", "must be between \"5s\" and \"18h\"".to_owned()));
+        }
+        if !(1..=1000).contains(&self.max_in_flight) {
+            problems.push(("max_in_flight", "must be between 1 and 1000".to_owned()));
+        }
+        if self.ack_timeout < Duration::from_secs(1) {
+            problems.push(("ack_timeout", "must be at least \"1s\"".to_owned()));
+        }
+        problems
+    }
+
+    pub(in crate::uplink) fn absent(&self) -> Vec<(&'static str, String)> {
+        let path = |key| match key {
+            "ca" => "tls.ca",
+            "cert" => "tls.cert",
+            _ => "tls.key",
+        };
+        let files = self.tls.iter().flat_map(tls::Config::absent);
+        files.map(|(key, file)| (path(key), format!("{} is not there yet", file.display()))).collect()
+    }
+}
+
+/// Where the broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Url {
+    pub(super) tls: bool,
+    /// A name or an address, the latter without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Url {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| format!("{what}: write it as mqtts://broker.example.com:8883");
+        let (tls, rest) = match text.split_once("://") {
+            Some(("mqtts", rest)) => (true, rest),
+            Some(("mqtt", rest)) => (false, rest),
+            Some((other, _)) => return Err(wrong(&format!("`{other}` is no scheme of an MQTT url"))),
+            None => return Err(wrong(&format!("`{text}` is no url"))),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '@', '#']) {
+            return Err(wrong("an MQTT url has a host and a port only"));
+        }
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, "")) => (address, None),
+            Some((address, after)) => (address, Some(after.strip_prefix(':').unwrap_or(after))),
+            None => match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        if ServerName::try_from(host).is_err() {
+            return Err(wrong(&format!("`{host}` is no host name or address")));
+        }
+        let port = match port.map(str::parse) {
+            None => {
+                if tls {
+                    8883
+                } else {
+                    1883
+                }
+            }
+            Some(Ok(port)) if port > 0 => port,
+            Some(_) => return Err(wrong("a port is a number from 1 to 65535")),
+        };
+        Ok(Self { tls, host: host.to_owned(), port })
+    }
+
+    /// Whether only this machine can be meant.
+    fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+
+    /// `host:port`, as a person reads it.
+    pub(super) fn peer(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(toml: &str) -> Config {
+        toml::from_str(toml).unwrap()
+    }
+
+    fn problems(toml: &str) -> Vec<(&'static str, String)> {
+        config(toml).problems()
+    }
+
+    const TLS: &str = "tls = { ca = '/no/ca.pem', cert = '/no/gw.pem', key = '/no/gw.key' }";
+
+    #[test]
+    fn only_the_url_and_the_certificates_have_to_be_given() {
+        let config = config(&format!("url = 'mqtts://broker.example.com'\n{TLS}"));
+        assert_eq!(config.problems(), []);
+        assert_eq!((config.protocol, config.qos), (Protocol::V5, Qos::AtLeastOnce));
+        assert_eq!(
+            config.absent().into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            ["tls.ca", "tls.cert", "tls.key"]
+        );
+    }
+
+    #[test]
+    fn a_url_has_a_scheme_a_host_and_maybe_a_port() {
+        let url = |text| Url::parse(text).map(|url| (url.tls, url.host, url.port));
+        assert_eq!(url("mqtts://b.example:1"), Ok((true, "b.example".into(), 1)));
+        assert_eq!(url("mqtts://10.0.0.1/"), Ok((true, "10.0.0.1".into(), 8883)));
+        assert_eq!(url("mqtt://[::1]:99"), Ok((false, "::1".into(), 99)));
+        assert_eq!(url("mqtt://[::1]"), Ok((false, "::1".into(), 1883)));
+        for wrong in [
+            "",
+            "broker:8883",
+            "http://b:1",
+            "mqtts://",
+            "mqtts://b:0",
+            "mqtts://b:x",
+            "mqtts://b:70000",
+            "mqtts://me:secret@b:1",
+            "mqtts://b:1/topic",
+            "mqtts://::1:1",
+            "mqtts://b c:1",
+            "mqtts://[::1]1x",
+        ] {
+            assert!(Url::parse(wrong).unwrap_err().contains("mqtts://broker.example.com:8883"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_in_the_clear_stays_on_this_machine() {
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"] {
+            assert_eq!(problems(&format!("url = 'mqtt://{host}:1883'")), []);
+        }
+        for host in ["192.168.1.2", "broker.local", "localhost.example.com", "[fd00::1]", "0.0.0.0"] {
+            assert_eq!(problems(&format!("url = 'mqtt://{host}:1883'"))[0].0, "url");
+        }
+        assert_eq!(problems("url = 'mqtts://broker'")[0].0, "url");
+        assert_eq!(problems(&format!("url = 'mqtt://localhost'\n{TLS}"))[0].0, "tls");
+    }
+
+    #[test]
+    fn every_value_out_of_its_range_is_told_at_once() {
+        let found = problems(
+            "url = 'mqtt://localhost'\nclient_id = ''\ntopic = 'weir'\nkeep_alive = '4s'\nmax_in_flight = 0\n\
+             ack_timeout = '0s'",
+        );
+        let keys: Vec<_> = found.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, ["topic", "client_id", "keep_alive", "max_in_flight", "ack_timeout"]);
+        let wrong: Result<Config, _> = toml::from_str("url = 'mqtt://localhost'\nqos = 3");
+        assert!(wrong.unwrap_err().to_string().contains("write 0, 1 or 2"));
+    }
+}

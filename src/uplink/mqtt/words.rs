@@ -1,0 +1,227 @@
+//! What a refusal or a broken connection means, in plain words, and what to do about it.
+
+use std::io;
+
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAckReason};
+
+use super::config::Protocol;
+use super::link::{CONNECT_WITHIN, Failure};
+use crate::tls;
+use crate::uplink::{Lasting, LinkError};
+
+/// What the words are about.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    /// The broker's `host:port`.
+    pub(super) peer: String,
+    /// Whether TLS is spoken.
+    pub(super) tls: bool,
+    pub(super) protocol: Protocol,
+    pub(super) client_id: String,
+}
+
+impl Context {
+    /// Why no connection came about.
+    pub(super) fn not_connected(&self, failure: Failure, now: tls::Now) -> LinkError {
+        let peer = &self.peer;
+        match failure {
+            Failure::Refused(code) => self.refused(code),
+            Failure::Timeout => error(
+                format!("{peer} did not answer within {} s", CONNECT_WITHIN.as_secs()),
+                "is the network up, and does a firewall let this port through?",
+            ),
+            Failure::Closed if self.tls => error(
+                format!("{peer} closed the connection before it accepted it"),
+                "the broker's log may say why: often it does not accept the client certificate",
+            ),
+            Failure::Closed => error(
+                format!("{peer} closed the connection before it accepted it"),
+                "is that a broker's port without TLS? The broker's log may say more",
+            ),
+            Failure::Protocol(what) => {
+                let (spoken, other) = match self.protocol {
+                    Protocol::V5 => ("5", "3.1.1"),
+                    Protocol::V311 => ("3.1.1", "5"),
+                };
+                error(
+                    format!("{peer} does not answer as an MQTT {spoken} broker ({what})"),
+                    format!("try `protocol = \"{other}\"`, and see that the port is the broker's"),
+                )
+            }
+            failure => self.broken(failure, now),
+        }
+    }
+
+    /// Why a connection ended.
+    pub(super) fn broken(&self, failure: Failure, now: tls::Now) -> LinkError {
+        let peer = &self.peer;
+        match failure {
+            Failure::Io(cause) => match tls::within(&cause) {
+                Some(cause) => tls::explain(cause, peer, now).into(),
+                None => self.io(&cause),
+            },
+            Failure::Tls(cause) => tls::explain(&cause, peer, now).into(),
+            Failure::Dismissed(code, text) => self.dismissed(code, text),
+            Failure::Closed => LinkError { what: format!("{peer} closed the connection"), hint: None },
+            Failure::Silent | Failure::Timeout => {
+                LinkError { what: format!("{peer} no longer answers"), hint: None }
+            }
+            Failure::Protocol(what) => error(
+                format!("{peer} broke the rules of MQTT ({what})"),
+                "see what the broker's log says of it",
+            ),
+            Failure::Refused(code) => self.refused(code),
+        }
+    }
+
+    fn io(&self, cause: &io::Error) -> LinkError {
+        use io::ErrorKind as K;
+        let peer = &self.peer;
+        match cause.kind() {
+            K::ConnectionRefused => error(
+                format!("nothing listens on {peer}"),
+                "is the broker running, and is the port in `url` right?",
+            ),
+            K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown | K::AddrNotAvailable => error(
+                format!("there is no way to {peer} ({cause})"),
+                "is the network up, and is the host in `url` right?",
+            ),
+            K::TimedOut => error(
+                format!("{peer} did not answer"),
+                "is the network up, and does a firewall let this port through?",
+            ),
+            K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof => {
+                let hint = "the broker's log may say why";
+                error(format!("{peer} closed the connection ({cause})"), hint)
+            }
+            _ if is_lookup(cause) => error(
+                format!("the name in {peer} cannot be found ({cause})"),
+                "is the network up, does name resolution work, and is the host in `url` right?",
+            ),
+            _ => error(format!("the connection to {peer} failed ({cause})"), "is the network up?"),
+        }
+    }
+
+    fn refused(&self, code: ConnectReturnCode) -> LinkError {
+        use ConnectReturnCode as C;
+        let Self { peer, client_id, .. } = self;
+        let (why, hint) = match code {
+            C::NotAuthorized => (
+                "this gateway is not authorised".to_owned(),
+                "let whoever runs the broker register it; some brokers want the certificate's common name as client id",
+            ),
+            C::BadUserNamePassword => (
+                "it wants a user name and password".to_owned(),
+                "let it identify clients by their certificate (mosquitto: `use_identity_as_username true`)",
+            ),
+            C::BadClientId | C::ClientIdentifierNotValid => (
+                format!("it does not accept the client id `{client_id}`"),
+                "set `client_id` to one that it accepts",
+            ),
+            C::ServiceUnavailable | C::ServerUnavailable | C::ServerBusy => {
+                ("it is not available now".to_owned(), "weir tries again; nothing is to be done here")
+            }
+            C::Banned => {
+                ("this gateway is banned".to_owned(), "ask whoever runs the broker why, and to lift the ban")
+            }
+            C::RefusedProtocolVersion | C::UnsupportedProtocolVersion => match self.protocol {
+                Protocol::V5 => ("it does not speak MQTT 5".to_owned(), "set `protocol = \"3.1.1\"`"),
+                Protocol::V311 => ("it does not speak MQTT 3.1.1".to_owned(), "set `protocol = \"5\"`"),
+            },
+            C::QuotaExceeded | C::ConnectionRateExceeded => {
+                ("a limit on connections is reached".to_owned(), "raise the broker's limit, or wait")
+            }
+            C::QoSNotSupported => (
+                "it does not take QoS 1, with which weir reports its status".to_owned(),
+                "use a broker that does: without acknowledgements nothing can be promised",
+            ),
+            C::RetainNotSupported => (
+                "it does not take retained messages, with which weir reports its status".to_owned(),
+                "allow retained messages in the broker",
+            ),
+            C::TopicNameInvalid => (
+                "it does not allow this gateway's status topic".to_owned(),
+                "allow weir/+/status in the broker's access rules",
+            ),
+            C::UseAnotherServer | C::ServerMoved => {
+                ("it has moved".to_owned(), "ask where to, and correct `url`")
+            }
+            other => (format!("{other:?}"), "see what the broker's log says of it"),
+        };
+        error(format!("{peer} refused the connection: {why}"), hint)
+    }
+
+    fn dismissed(&self, code: DisconnectReasonCode, text: Option<String>) -> LinkError {
+        use DisconnectReasonCode as D;
+        let Self { peer, client_id, .. } = self;
+        let (why, hint) = match code {
+            D::SessionTakenOver => (
+                format!("another client has connected with the client id `{client_id}`"),
+                Some("give every gateway its own: two with the same id throw each other out for ever"),
+            ),
+            D::ServerShuttingDown => ("it is shutting down".to_owned(), None),
+            D::NotAuthorized => (
+                "this gateway is not authorised for something that it sent".to_owned(),
+                Some("allow it to publish on its topics in the broker's access rules"),
+            ),
+            D::KeepAliveTimeout => (
+                "it has not heard of this gateway in time".to_owned(),
+                Some("is the network slow? Raise `keep_alive`"),
+            ),
+            D::PacketTooLarge => {
+                ("a packet was too large for it".to_owned(), Some("raise the broker's limit"))
+            }
+            D::QuotaExceeded | D::MessageRateTooHigh | D::ConnectionRateExceeded => {
+                ("a limit of its was exceeded".to_owned(), Some("raise the broker's limit, or send less"))
+            }
+            D::ServerBusy => ("it is too busy".to_owned(), None),
+            D::AdministrativeAction => ("somebody there ended the connection".to_owned(), None),
+            other => (format!("{other:?}"), Some("see what the broker's log says of it")),
+        };
+        let text = text.map(|text| format!(" ({})", quoted(&text))).unwrap_or_default();
+        LinkError { what: format!("{peer} ended the connection: {why}{text}"), hint: hint.map(str::to_owned) }
+    }
+}
+
+/// What a broker means that answers a publication with `reason`, and the text that it may have added.
+///
+/// For good is only what the publication itself is to blame for. What a person or time can mend holds for now: a
+/// missing permission that dead-lettered everything would be a loss.
+pub(super) fn refusal(reason: PubAckReason, text: Option<String>) -> (Lasting, String) {
+    use PubAckReason as R;
+    let (lasting, words) = match reason {
+        R::NotAuthorized => (Lasting::Retry, "not authorised to publish on this topic".to_owned()),
+        R::QuotaExceeded => (Lasting::Retry, "a quota of the broker is exceeded".to_owned()),
+        R::PacketIdentifierInUse => {
+            (Lasting::Retry, "the broker holds the packet id to be in use".to_owned())
+        }
+        R::TopicNameInvalid => (Lasting::Forever, "the broker does not accept the topic".to_owned()),
+        R::PayloadFormatInvalid => (Lasting::Forever, "the broker does not accept the payload".to_owned()),
+        R::UnspecifiedError | R::ImplementationSpecificError | R::Success | R::NoMatchingSubscribers => {
+            (Lasting::Retry, "the broker does not take it and does not say why".to_owned())
+        }
+    };
+    match text {
+        Some(text) => (lasting, format!("{words} ({})", quoted(&text))),
+        None => (lasting, words),
+    }
+}
+
+/// What it means that a broker has forgotten a publication in the middle of QoS 2.
+pub(super) fn forgotten() -> (Lasting, String) {
+    (Lasting::Retry, "the broker forgot it before it was complete".to_owned())
+}
+
+/// A broker's own text, kept from breaking a line of the log or filling it.
+fn quoted(text: &str) -> String {
+    format!("it says {:?}", text.chars().take(200).collect::<String>())
+}
+
+fn error(what: impl Into<String>, hint: impl Into<String>) -> LinkError {
+    LinkError { what: what.into(), hint: Some(hint.into()) }
+}
+
+/// Whether a name lookup failed: the standard library has no kind for that, only this text.
+fn is_lookup(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && error.to_string().contains("lookup")
+}
