@@ -1,0 +1,376 @@
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{LeftOut, TimeUnit, Undecodable};
+use crate::model::{Reading, Readings, Timestamp, Value, is_name};
+
+/// One JSON object (RFC 8259) a frame, in one of two shapes.
+///
+/// *Flat*: every number or boolean field is a metric of the field's name; text, null and what is nested are counted
+/// as ignored. *Long*, where `metric` and `value` are given: those fields hold the metric's name and its value, a
+/// number, a boolean or text; further fields are counted as ignored.
+///
+/// Whole numbers stay whole up to 64 bits; greater ones become the nearest float. A metric that comes twice in a
+/// frame gives two readings.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The field with the device's name: text, or a whole number, which is taken as its digits. Absent or null in a
+    /// frame, the source's `device` holds.
+    pub device: Option<Box<str>>,
+    /// The field with the metric's name, of the long shape.
+    pub metric: Option<Box<str>>,
+    /// The field with the value, of the long shape.
+    pub value: Option<Box<str>>,
+    /// The field with the device's time, a number. Absent or null in a frame, its readings have no time of their
+    /// own and are stamped at arrival; where it holds anything else, the frame is refused.
+    pub time: Option<Box<str>>,
+    /// What `time` counts; required with it.
+    pub time_unit: Option<TimeUnit>,
+}
+
+impl Config {
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        match (&self.metric, &self.value) {
+            (Some(_), None) => problems.push((
+                "decode.metric",
+                "`metric` needs `value` beside it: the field that holds the value; leave both away if every field is a metric"
+                    .to_owned(),
+            )),
+            (None, Some(_)) => problems.push((
+                "decode.value",
+                "`value` needs `metric` beside it: the field that holds the metric's name; leave both away if every field is a metric"
+                    .to_owned(),
+            )),
+            _ => {}
+        }
+        match (&self.time, self.time_unit) {
+            (Some(_), None) => problems.push((
+                "decode.time",
+                "`time` needs `time_unit` beside it: \"s\", \"ms\", \"us\" or \"ns\"; it is never guessed"
+                    .to_owned(),
+            )),
+            (None, Some(_)) => problems.push((
+                "decode.time_unit",
+                "`time_unit` needs `time` beside it: the field that holds the device's time".to_owned(),
+            )),
+            _ => {}
+        }
+        let named = [
+            ("decode.device", &self.device),
+            ("decode.metric", &self.metric),
+            ("decode.value", &self.value),
+            ("decode.time", &self.time),
+        ];
+        for (index, (key, field)) in named.iter().enumerate() {
+            if let Some(field) = field {
+                if named[..index].iter().any(|(_, other)| other.as_ref() == Some(field)) {
+                    problems.push((
+                        key,
+                        format!("field `{field}` already has another meaning: name each field once"),
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    fn role(&self, name: &str) -> Role {
+        let is = |field: &Option<Box<str>>| field.as_deref() == Some(name);
+        if is(&self.device) {
+            Role::Device
+        } else if is(&self.time) {
+            Role::Time
+        } else if is(&self.metric) {
+            Role::Metric
+        } else if is(&self.value) {
+            Role::Value
+        } else {
+            Role::Other
+        }
+    }
+}
+
+/// What a field of the object means.
+enum Role {
+    Device,
+    Time,
+    Metric,
+    Value,
+    Other,
+}
+
+/// The decoder.
+#[derive(Debug)]
+pub struct Json {
+    config: Config,
+    object: Object,
+}
+
+/// What is gathered of one object before it is known to be whole. Its memory serves frame after frame.
+#[derive(Debug, Default)]
+struct Object {
+    text: String,
+    device: Option<Span>,
+    time: Option<Timestamp>,
+    metric: Option<Span>,
+    value: Option<Value<Span>>,
+    measured: Vec<(Span, Value<Span>)>,
+    ignored: u64,
+}
+
+/// A piece of `Object::text`.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+/// So much scratch memory is kept for the next frame; one large frame must not hold its memory for ever.
+const KEEP_TEXT: usize = 16 << 10;
+const KEEP_MEASURED: usize = 256;
+
+impl Json {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { config: config.clone(), object: Object::default() }
+    }
+
+    pub(super) fn decode(
+        &mut self,
+        frame: &[u8],
+        device: &str,
+        out: &mut Readings,
+    ) -> Result<LeftOut, Undecodable> {
+        let text = std::str::from_utf8(frame).map_err(|error| Undecodable::NotText(error.valid_up_to()))?;
+        let Self { config, object } = self;
+        object.clear();
+        let mut json = serde_json::Deserializer::from_str(text);
+        json.deserialize_map(Fields { config, object })
+            .and_then(|()| json.end())
+            .map_err(|error| Undecodable::Malformed(error.to_string()))?;
+        if let (Some(metric), Some(value)) = (&config.metric, &config.value) {
+            let missing = |field| Undecodable::Malformed(format!("it has no field `{field}`"));
+            let metric = object.metric.ok_or_else(|| missing(metric))?;
+            let value = object.value.ok_or_else(|| missing(value))?;
+            object.measured.push((metric, value));
+        }
+        Ok(object.hand_over(device, out))
+    }
+}
+
+impl Object {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.text.shrink_to(KEEP_TEXT);
+        self.measured.clear();
+        self.measured.shrink_to(KEEP_MEASURED);
+        (self.device, self.time, self.metric, self.value, self.ignored) = (None, None, None, None, 0);
+    }
+
+    fn text(&self, span: Span) -> &str {
+        self.text.get(span.start..span.end).unwrap_or_default()
+    }
+
+    fn hand_over(&self, device: &str, out: &mut Readings) -> LeftOut {
+        let device = self.device.map_or(device, |device| self.text(device));
+        let mut left_out = LeftOut { bad_names: 0, ignored: self.ignored };
+        for (metric, value) in &self.measured {
+            let metric = self.text(*metric);
+            if !is_name(device) || !is_name(metric) {
+                left_out.bad_names += 1;
+                continue;
+            }
+            let value = match *value {
+                Value::Float(x) => Value::Float(x),
+                Value::Int(x) => Value::Int(x),
+                Value::Uint(x) => Value::Uint(x),
+                Value::Bool(x) => Value::Bool(x),
+                Value::Text(text) => Value::Text(self.text(text)),
+            };
+            out.push(Reading { device, metric, value, time: self.time, unit: None });
+        }
+        out.end_frame();
+        left_out
+    }
+}
+
+/// Reads the fields of the object, in any order.
+struct Fields<'a> {
+    config: &'a Config,
+    object: &'a mut Object,
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { config, object } = self;
+        while let Some(name) = map.next_key_seed(Keep(&mut object.text))? {
+            let found = map.next_value_seed(Any(&mut object.text))?;
+            match config.role(object.text(name)) {
+                Role::Device => {
+                    once(object.device.is_some(), object.text(name))?;
+                    object.device = object.name(name, found)?;
+                }
+                Role::Metric => {
+                    once(object.metric.is_some(), object.text(name))?;
+                    object.metric = object.name(name, found)?;
+                }
+                Role::Value => {
+                    once(object.value.is_some(), object.text(name))?;
+                    let Found::Value(value) = found else {
+                        return Err(wrong(object.text(name), "a number, a boolean or text"));
+                    };
+                    object.value = Some(value);
+                }
+                Role::Time => {
+                    once(object.time.is_some(), object.text(name))?;
+                    object.time = time(config.time_unit, object.text(name), found)?;
+                }
+                Role::Other => match found {
+                    Found::Value(value) if config.metric.is_none() && !matches!(value, Value::Text(_)) => {
+                        object.measured.push((name, value));
+                    }
+                    _ => object.ignored += 1,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Object {
+    /// What a field that holds a name says; `None` for null.
+    fn name<E: Error>(&mut self, field: Span, found: Found) -> Result<Option<Span>, E> {
+        let digits = match found {
+            Found::Null => return Ok(None),
+            Found::Value(Value::Text(name)) => return Ok(Some(name)),
+            Found::Value(Value::Int(number)) => number.to_string(),
+            Found::Value(Value::Uint(number)) => number.to_string(),
+            _ => return Err(wrong(self.text(field), "text or a whole number")),
+        };
+        Ok(Some(keep(&mut self.text, &digits)))
+    }
+}
+
+/// What the field `name` says of the time; `None` for null.
+fn time<E: Error>(unit: Option<TimeUnit>, name: &str, found: Found) -> Result<Option<Timestamp>, E> {
+    let Some(unit) = unit else { return Ok(None) };
+    let time = match found {
+        Found::Null => return Ok(None),
+        Found::Value(Value::Int(count)) => unit.whole(count),
+        Found::Value(Value::Float(count)) => unit.fractional(count),
+        Found::Value(Value::Uint(_)) => None,
+        _ => return Err(wrong(name, "a number")),
+    };
+    time.map(Some)
+        .ok_or_else(|| E::custom(format_args!("field `{name}` is too far from 1970: check `time_unit`")))
+}
+
+fn once<E: Error>(twice: bool, name: &str) -> Result<(), E> {
+    if twice { Err(E::custom(format_args!("field `{name}` comes twice"))) } else { Ok(()) }
+}
+
+fn wrong<E: Error>(name: &str, expected: &str) -> E {
+    E::custom(format_args!("field `{name}` does not hold {expected}"))
+}
+
+fn keep(text: &mut String, piece: &str) -> Span {
+    let start = text.len();
+    text.push_str(piece);
+    Span { start, end: text.len() }
+}
+
+/// Keeps a field's name.
+struct Keep<'a>(&'a mut String);
+
+impl<'de> DeserializeSeed<'de> for Keep<'_> {
+    type Value = Span;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Span, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Keep<'_> {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Span, E> {
+        Ok(keep(self.0, name))
+    }
+}
+
+/// What a field holds.
+enum Found {
+    Value(Value<Span>),
+    Null,
+    /// An array or an object.
+    Nested,
+}
+
+/// Reads whatever a field holds.
+struct Any<'a>(&'a mut String);
+
+impl<'de> DeserializeSeed<'de> for Any<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Found, E> {
+        Ok(Found::Value(Value::Bool(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Found, E> {
+        Ok(Found::Value(Value::Int(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Found, E> {
+        Ok(Found::Value(i64::try_from(value).map_or(Value::Uint(value), Value::Int)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Found, E> {
+        Ok(Found::Value(Value::Float(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Found, E> {
+        Ok(Found::Value(Value::Text(keep(self.0, value))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Nested)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Nested)
+    }
+}
+
+#[cfg(test)]
+mod tests;
