@@ -9,6 +9,7 @@ pub mod framing;
 pub mod serial;
 pub mod simulated;
 mod stats;
+mod stream;
 
 use std::sync::Arc;
 

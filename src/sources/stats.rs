@@ -4,8 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a source counts.
 #[derive(Debug, Default)]
 pub struct Stats {
+    /// Bytes read, before framing: a line that is alive and never gives a reading has the wrong settings.
+    pub bytes: AtomicU64,
     /// Readings decoded.
     pub readings: AtomicU64,
+    /// Fields of readable frames that the decoder was not told to read, such as text in flat JSON.
+    pub ignored: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 

@@ -1,0 +1,149 @@
+//! The serial source on real pseudo-terminals.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use weir::clock::Clock;
+use weir::model::{Timestamp, Value};
+use weir::sources::serial::{Config, Serial};
+use weir::sources::{Batch, Context, Refusal, Source, SourceError, Stats};
+
+#[path = "support/pty.rs"]
+mod pty;
+
+use pty::Pty;
+
+fn config(port: &Path) -> Config {
+    let toml = format!("port = '{}'\nbaud = 115200\ndecode = {{ type = 'json' }}", port.display());
+    toml::from_str(&toml).unwrap()
+}
+
+fn context() -> Context {
+    let clock = Clock::injected(Timestamp(1_700_000_000_000), true);
+    Context { name: "line".into(), clock, stats: Arc::new(Stats::default()) }
+}
+
+async fn open(pty: &Pty, context: &Context) -> Serial {
+    Serial::open(&config(pty.port()), context).await.unwrap()
+}
+
+/// The next batch, or a failed test where none comes.
+async fn next(source: &mut Serial) -> Result<Batch, SourceError> {
+    tokio::time::timeout(Duration::from_secs(20), source.next()).await.expect("the source says nothing")
+}
+
+async fn values(source: &mut Serial, count: usize) -> Vec<(String, Value)> {
+    let mut values = Vec::new();
+    while values.len() < count {
+        let batch = next(source).await.unwrap();
+        assert_eq!(batch.readings.arrival.wall.0 / 60_000, 1_700_000_000_000 / 60_000);
+        values.extend(batch.readings.iter().map(|(_, reading)| {
+            assert_eq!(reading.device, "line");
+            (reading.metric.to_owned(), reading.value.to_owned())
+        }));
+    }
+    values
+}
+
+fn refused(context: &Context, refusal: Refusal) -> u64 {
+    context.stats.refused().find(|(which, _)| *which == refusal).unwrap().1
+}
+
+#[tokio::test]
+async fn lines_become_readings_in_order_and_a_bad_one_between_them_is_counted() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let mut source = open(&pty, &context).await;
+    pty.write_all(b"{\"t\":1}\nnonsense\n{\"t\":2,\"p\":1.5}\r\n{\"t\"").unwrap();
+    let expected = [("t", Value::Int(1)), ("t", Value::Int(2)), ("p", Value::Float(1.5))]
+        .map(|(m, v)| (m.to_owned(), v));
+    assert_eq!(values(&mut source, 3).await, expected);
+    pty.write_all(b":3}\n").unwrap();
+    assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Int(3))]);
+    assert_eq!(refused(&context, Refusal::Undecodable), 1);
+    assert_eq!(context.stats.readings.load(Ordering::Relaxed), 4);
+    assert_eq!(context.stats.bytes.load(Ordering::Relaxed), 8 + 9 + 17 + 8);
+}
+
+#[tokio::test]
+async fn what_waits_in_the_kernel_when_the_port_is_opened_is_read() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    pty.write_all(b"{\"t\":1}\n").unwrap();
+    let mut source = open(&pty, &context).await;
+    assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Int(1))]);
+}
+
+#[tokio::test]
+async fn a_look_that_is_given_up_loses_nothing() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let mut source = open(&pty, &context).await;
+    for number in 0..100 {
+        pty.write_all(format!("{{\"t\":{number}").as_bytes()).unwrap();
+        let given_up = tokio::time::timeout(Duration::from_millis(1), source.next()).await;
+        assert!(given_up.is_err());
+        pty.write_all(b"}\n").unwrap();
+        assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Int(number))]);
+    }
+}
+
+#[tokio::test]
+async fn an_unplugged_port_is_gone() {
+    let (pty, context) = (Pty::open().unwrap(), context());
+    let mut source = open(&pty, &context).await;
+    let port = pty.port().display().to_string();
+    drop(pty);
+    let error = next(&mut source).await.unwrap_err();
+    assert!(matches!(error, SourceError::Gone { .. }), "{error}");
+    assert_eq!(error.to_string(), format!("{port} went away: it was unplugged"));
+}
+
+#[tokio::test]
+async fn a_port_that_does_not_exist_is_missing() {
+    let error = Serial::open(&config(Path::new("/dev/no-such-port")), &context()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Missing { .. }), "{error}");
+    assert!(
+        error.to_string().starts_with("/dev/no-such-port is not there: check that the adapter"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_port_is_refused() {
+    let error = Serial::open(&config(Path::new("/dev/null")), &context()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("names a serial port"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_reads_is_refused_until_that_lets_go() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let first = open(&pty, &context).await;
+    let error = Serial::open(&config(pty.port()), &context).await.unwrap_err();
+    assert!(matches!(error, SourceError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("in use by another program"), "{error}");
+    drop(first);
+    let mut second = open(&pty, &context).await;
+    pty.write_all(b"{\"t\":1}\n").unwrap();
+    assert_eq!(values(&mut second, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn after_a_mebibyte_of_noise_a_good_line_is_read() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let mut source = open(&pty, &context).await;
+    let writer = std::thread::spawn(move || {
+        let mut noise = vec![0; 1 << 20];
+        fastrand::Rng::with_seed(1).fill(&mut noise);
+        pty.write_all(&noise).unwrap();
+        pty.write_all(b"\n{\"t\":21.5}\n").unwrap();
+        pty
+    });
+    assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Float(21.5))]);
+    writer.join().unwrap();
+    assert_eq!(context.stats.bytes.load(Ordering::Relaxed), (1 << 20) + 12);
+    assert!(refused(&context, Refusal::NotText) > 1_000);
+}
