@@ -2,10 +2,13 @@
 //!
 //! This page is the map; `ARCHITECTURE.md` tells the why. It holds no logic.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod encode;
 pub mod filter;
 pub mod model;
+pub mod observe;
 pub mod outbox;
 pub mod pattern;
 pub mod pipeline;

@@ -1,0 +1,50 @@
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use super::Configured;
+use crate::config::Config;
+use crate::outbox::Durability;
+
+pub(super) fn check(arguments: &Configured) -> ExitCode {
+    let loaded = match super::load(arguments) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    super::explain(&loaded.warnings);
+    let warnings = match loaded.warnings.count().1 {
+        0 => String::new(),
+        1 => ", 1 warning".into(),
+        some => format!(", {some} warnings"),
+    };
+    super::print(&format!(
+        "{}: no errors{warnings}\n{}",
+        arguments.config.display(),
+        summary(&loaded.config)
+    ))
+}
+
+/// What the file says, a line for each stage.
+fn summary(config: &Config) -> String {
+    let sources: Vec<&str> = config.sources.iter().map(|(name, _)| &**name).collect();
+    let windows: Vec<String> =
+        config.windows.iter().map(|window| format!("{} ({})", window.name, window.pattern)).collect();
+    let durability = match config.buffer.durability {
+        Durability::WhenOffline => "to disk when offline",
+        Durability::Always => "to disk always",
+    };
+    let lines = [
+        ("gateway", config.gateway.id.as_deref().unwrap_or("named by its client certificate").to_owned()),
+        ("sources", sources.join(", ")),
+        ("filters", config.filters.len().to_string()),
+        ("windows", if windows.is_empty() { "none: readings pass through".into() } else { windows.join(", ") }),
+        (
+            "buffer",
+            format!("{durability}, at most {}, in {}", config.buffer.max_bytes, config.gateway.state_dir.display()),
+        ),
+    ];
+    let mut summary = String::new();
+    for (stage, says) in lines {
+        let _ = writeln!(summary, "  {stage:8} {says}");
+    }
+    summary
+}

@@ -1,0 +1,131 @@
+//! serde's complaints, and how a person at a cabinet would put them.
+//!
+//! serde speaks in text alone. Its phrases are fixed by its `de::Error` trait; one that is not known here is passed
+//! on as it is, so a new phrase can only cost clarity.
+
+/// What serde complains of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Complaint<'m> {
+    /// A key that the table does not have, and those that it has.
+    UnknownKey(Vec<&'m str>),
+    /// A text that the key does not take, and those that it takes.
+    UnknownValue(Vec<&'m str>),
+    /// A key that has to be there.
+    Missing(&'m str),
+    /// A value of the wrong type or out of range, and what it should be.
+    Unfit(String),
+    /// What a stage's own type says.
+    Other(&'m str),
+}
+
+impl<'m> Complaint<'m> {
+    pub(super) fn read(message: &'m str) -> Self {
+        // The names are the program's own, so the last ", expected " begins them, whatever stands before.
+        let (found, expected) = message.rsplit_once(", expected ").unwrap_or((message, ""));
+        if message.starts_with("unknown field ") {
+            Self::UnknownKey(names(expected))
+        } else if found.starts_with("unknown variant ") {
+            Self::UnknownValue(names(expected))
+        } else if let Some(key) = message.strip_prefix("missing field `") {
+            Self::Missing(key.trim_end_matches('`'))
+        } else if found.starts_with("invalid type: ") || found.starts_with("invalid value: ") {
+            Self::Unfit(wanted(expected))
+        } else if message == "wanted string or table" {
+            Self::Unfit(wanted("a string"))
+        } else {
+            Self::Other(message)
+        }
+    }
+}
+
+/// What stands between backticks.
+fn names(list: &str) -> Vec<&str> {
+    list.split('`').skip(1).step_by(2).collect()
+}
+
+fn wanted(expected: &str) -> String {
+    let words = match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or greater",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a string" | "path string" | "string or table" => "a text in quotes",
+        "a character" => "one character in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list in square brackets",
+        "a map" => "a table",
+        _ if expected.starts_with("a nonzero ") => "a whole number, 1 or greater",
+        _ if expected.starts_with("struct ") => "a table",
+        _ if expected.contains("tagged enum ") => "a table with a `type`",
+        _ => expected,
+    };
+    words.to_owned()
+}
+
+/// What a stage says of a key, with the key's name where it does not say it itself.
+pub(super) fn about(key: &str, text: String) -> String {
+    // What is wrong with a whole table is told at its `type`, and is not about the `type`.
+    let named = key == "type" || text.contains(&format!("`{key}`"));
+    if named { text } else { format!("`{key}`: {text}") }
+}
+
+/// What to write instead of `word`: the nearest of `names`, or all of them. `quote` stands around each.
+pub(super) fn instead(word: &str, names: &[&str], quote: &str) -> Option<String> {
+    let shown = |name: &&str| format!("{quote}{name}{quote}");
+    if let Some(near) = nearest(word, names) {
+        return Some(format!("did you mean {}?", shown(&near)));
+    }
+    let all: Vec<String> = names.iter().map(shown).collect();
+    match all.as_slice() {
+        [] => None,
+        [one] => Some(format!("the only one is {one}")),
+        [most @ .., last] => Some(format!("there are {} and {last}", most.join(", "))),
+    }
+}
+
+/// The nearest of `names`, where one is near enough to be what was meant.
+pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    let word = word.to_lowercase();
+    names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&word, name), *name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serdes_phrases_are_told_apart() {
+        assert_eq!(
+            Complaint::read("unknown field `bad`, expected one of `baud`, `port`"),
+            Complaint::UnknownKey(vec!["baud", "port"])
+        );
+        assert_eq!(Complaint::read("unknown field `a`, there are no fields"), Complaint::UnknownKey(vec![]));
+        assert_eq!(
+            Complaint::read("unknown variant `x, expected y`, expected `even` or `odd`"),
+            Complaint::UnknownValue(vec!["even", "odd"])
+        );
+        assert_eq!(Complaint::read("missing field `port`"), Complaint::Missing("port"));
+        assert_eq!(
+            Complaint::read("invalid type: string \"x, expected f64\", expected u8"),
+            Complaint::Unfit("a whole number from 0 to 255".into())
+        );
+        assert_eq!(Complaint::read("a pattern needs"), Complaint::Other("a pattern needs"));
+    }
+
+    #[test]
+    fn a_slip_finds_the_name_that_was_meant_and_another_word_finds_none() {
+        let names = ["baud", "data_bits", "port", "max_frame"];
+        assert_eq!(nearest("baudrate", &names), Some("baud"));
+        assert_eq!(nearest("Max-Frame", &names), Some("max_frame"));
+        assert_eq!(nearest("prot", &names), Some("port"));
+        assert_eq!(nearest("colour", &names), None);
+        assert_eq!(nearest("", &names), None);
+    }
+}
