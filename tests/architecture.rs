@@ -55,7 +55,9 @@ fn imports(code: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
-        let name = |text: &str| text.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
+        let name = |text: &str| {
+            text.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned()
+        };
         if let Some(list) = rest.strip_prefix('{') {
             let mut depth = 0;
             let mut item = String::new();
@@ -131,6 +133,10 @@ fn the_rules_see_an_import_where_there_is_one() {
     let code = "use crate::outbox::Outbox;\nlet x = crate::{tls::Config, window};";
     let found: Vec<_> = imports(code).into_iter().collect();
     assert_eq!(found, ["outbox", "tls", "window"]);
-    assert!(!may_import("window", "outbox") && !may_import("model", "units") && !may_import("observe", "outbox"));
-    assert!(may_import("window", "model") && may_import("outbox", "clock") && may_import("pipeline", "outbox"));
+    assert!(
+        !may_import("window", "outbox") && !may_import("model", "units") && !may_import("observe", "outbox")
+    );
+    assert!(
+        may_import("window", "model") && may_import("outbox", "clock") && may_import("pipeline", "outbox")
+    );
 }

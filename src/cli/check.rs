@@ -16,11 +16,7 @@ pub(super) fn check(arguments: &Configured) -> ExitCode {
         1 => ", 1 warning".into(),
         some => format!(", {some} warnings"),
     };
-    super::print(&format!(
-        "{}: no errors{warnings}\n{}",
-        arguments.config.display(),
-        summary(&loaded.config)
-    ))
+    super::print(&format!("{}: no errors{warnings}\n{}", arguments.config.display(), summary(&loaded.config)))
 }
 
 /// What the file says, a line for each stage.
@@ -36,10 +32,17 @@ fn summary(config: &Config) -> String {
         ("gateway", config.gateway.id.as_deref().unwrap_or("named by its client certificate").to_owned()),
         ("sources", sources.join(", ")),
         ("filters", config.filters.len().to_string()),
-        ("windows", if windows.is_empty() { "none: readings pass through".into() } else { windows.join(", ") }),
+        (
+            "windows",
+            if windows.is_empty() { "none: readings pass through".into() } else { windows.join(", ") },
+        ),
         (
             "buffer",
-            format!("{durability}, at most {}, in {}", config.buffer.max_bytes, config.gateway.state_dir.display()),
+            format!(
+                "{durability}, at most {}, in {}",
+                config.buffer.max_bytes,
+                config.gateway.state_dir.display()
+            ),
         ),
     ];
     let mut summary = String::new();

@@ -33,7 +33,9 @@ pub(super) fn expand(
             return Err(Unexpanded {
                 blame: dollar..dollar + 2,
                 text: "`${` without its `}`".into(),
-                help: "write `${NAME}` for a variable or a credential, or `$${` for the characters themselves".into(),
+                help:
+                    "write `${NAME}` for a variable or a credential, or `$${` for the characters themselves"
+                        .into(),
             });
         };
         let name = &text[dollar + 2..end];
@@ -62,7 +64,9 @@ fn value(name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String
         return Ok(value);
     }
     let Some(directory) = variable("CREDENTIALS_DIRECTORY") else {
-        return Err(format!("set the environment variable {name}, or give the service a credential of that name"));
+        return Err(format!(
+            "set the environment variable {name}, or give the service a credential of that name"
+        ));
     };
     let file = Path::new(&directory).join(name);
     match fs::read_to_string(&file) {
@@ -91,10 +95,7 @@ mod tests {
     #[test]
     fn a_variable_is_put_in_wherever_it_is_named() {
         let variables = [("HOST", "broker.example.com"), ("PORT", "8883")];
-        assert_eq!(
-            with(&variables, "mqtts://${HOST}:${PORT}/").unwrap(),
-            "mqtts://broker.example.com:8883/"
-        );
+        assert_eq!(with(&variables, "mqtts://${HOST}:${PORT}/").unwrap(), "mqtts://broker.example.com:8883/");
         assert_eq!(with(&variables, "costs $5 {PORT}").unwrap(), "costs $5 {PORT}");
     }
 

@@ -107,9 +107,10 @@ fn text(path: &Path) -> Result<String, Problems> {
                 format!("{shown} may not be read by this user"),
                 "let the service's group read it, or run as a user who may".to_owned(),
             ),
-            _ => {
-                (format!("{shown} cannot be read: {error}"), "name a TOML file with `--config FILE`".to_owned())
-            }
+            _ => (
+                format!("{shown} cannot be read: {error}"),
+                "name a TOML file with `--config FILE`".to_owned(),
+            ),
         };
         Problems::of_file(path, text, help)
     };

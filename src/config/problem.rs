@@ -70,11 +70,8 @@ impl Problems {
     pub fn show(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let file = self.file.display().to_string();
-        let shown: Vec<String> = self
-            .list
-            .iter()
-            .map(|problem| renderer.render(&[self.group(problem, &file)]))
-            .collect();
+        let shown: Vec<String> =
+            self.list.iter().map(|problem| renderer.render(&[self.group(problem, &file)])).collect();
         shown.join("\n\n")
     }
 

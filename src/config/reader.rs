@@ -55,7 +55,11 @@ fn parse<'f>(findings: &mut Findings<'f>) -> DeTable<'f> {
         match error.message() {
             "duplicate key" => {
                 let key = source.get(span.clone()).unwrap_or_default();
-                findings.syntax(span, format!("`{key}` stands here a second time"), Some("keep one of them".into()));
+                findings.syntax(
+                    span,
+                    format!("`{key}` stands here a second time"),
+                    Some("keep one of them".into()),
+                );
             }
             message => findings.syntax(span, format!("this is no TOML: {message}"), None),
         }
@@ -68,7 +72,8 @@ fn too_deep(source: &str) -> Option<Range<usize>> {
     let mut start = 0;
     for line in source.split_inclusive('\n') {
         let comment = line.trim_start().starts_with('#');
-        let deep = line.split(['=', ',', '[', ']', '{', '}', '#']).any(|key| key.matches('.').count() > DOTS_MAX);
+        let deep =
+            line.split(['=', ',', '[', ']', '{', '}', '#']).any(|key| key.matches('.').count() > DOTS_MAX);
         if deep && !comment {
             return Some(start..start + line.trim_end().len());
         }
@@ -124,7 +129,8 @@ impl<'f> Reader<'f, '_> {
         let uplink = self.uplink();
         let limits = self.plain("limits", |limits: &Limits| {
             let none = limits.max_series == 0;
-            let problem = ("max_series", "`max_series` must be at least 1: without a series nothing is sent".into());
+            let problem =
+                ("max_series", "`max_series` must be at least 1: without a series nothing is sent".into());
             none.then_some(problem).into_iter().collect()
         });
         let clock = self.plain("clock", |_| Vec::new());
@@ -173,7 +179,8 @@ impl<'f> Reader<'f, '_> {
     }
 
     fn sources(&mut self) -> Option<Vec<(Arc<str>, sources::Config)>> {
-        let help = || Some("write [sources.NAME], with a name of your choice, and the keys below it".to_owned());
+        let help =
+            || Some("write [sources.NAME], with a name of your choice, and the keys below it".to_owned());
         let Some(node) = self.root.remove("sources") else {
             let end = self.findings.end();
             self.findings.absence(end, "there is no source", help());
@@ -289,11 +296,7 @@ impl<'f> Reader<'f, '_> {
     }
 
     /// `[[name]]`, in the order of the file.
-    fn entries<T>(
-        &mut self,
-        name: &str,
-        read: impl Fn(&mut Self, Table<'f>) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    fn entries<T>(&mut self, name: &str, read: impl Fn(&mut Self, Table<'f>) -> Option<T>) -> Option<Vec<T>> {
         let Some(node) = self.root.remove(name) else { return Some(Vec::new()) };
         let (span, title) = (node.span(), format!("[[{name}]]"));
         let DeValue::Array(nodes) = node.into_inner() else {

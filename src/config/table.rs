@@ -157,7 +157,8 @@ impl<'f> Table<'f> {
 
     fn report_missing(&self, path: &[Step], key: &str, findings: &mut Findings<'f>) {
         let span = tree::get(&self.node, path).map_or_else(|| self.node.span(), |(_, table)| table.span());
-        let within = name(path).map_or_else(|| self.title.clone(), |name| format!("{name} of {}", self.title));
+        let within =
+            name(path).map_or_else(|| self.title.clone(), |name| format!("{name} of {}", self.title));
         findings.absence(span, format!("`{key}` is missing in {within}"), None);
     }
 

@@ -108,21 +108,18 @@ fn a_value_of_the_wrong_kind_is_told_in_plain_words() {
         only("baud = \"x\""),
         strings("\"x\"", "`baud` must be a whole number from 0 to 4294967295, not the text \"x\"", "")
     );
-    assert_eq!(
-        only("baud = -1").1,
-        "`baud` must be a whole number from 0 to 4294967295, not -1"
-    );
+    assert_eq!(only("baud = -1").1, "`baud` must be a whole number from 0 to 4294967295, not -1");
     assert_eq!(only("baud = [1]").1, "`baud` must be a whole number from 0 to 4294967295, not a list");
     assert_eq!(only("tls = 1"), strings("1", "`tls` must be a table, not 1", ""));
-    assert_eq!(
-        only("decode = \"json\"").1,
-        "`decode` must be a table with a `type`, not the text \"json\""
-    );
+    assert_eq!(only("decode = \"json\"").1, "`decode` must be a table with a `type`, not the text \"json\"");
 }
 
 #[test]
 fn a_slip_of_the_pen_names_what_was_meant() {
-    assert_eq!(only("baudrate = 1"), strings("baudrate", "unknown key `baudrate` in [line]", "did you mean `baud`?"));
+    assert_eq!(
+        only("baudrate = 1"),
+        strings("baudrate", "unknown key `baudrate` in [line]", "did you mean `baud`?")
+    );
     assert_eq!(
         only("parity = \"evn\""),
         strings("\"evn\"", "`parity` cannot be the text \"evn\"", "did you mean \"even\"?")
@@ -143,10 +140,7 @@ fn an_error_in_a_nested_table_is_marked_there() {
     assert_eq!(only("tls.ca = 5\ntls.cert = \"b\"").0, "5");
     assert_eq!(only("[line.tls]\nca = 5\ncert = \"b\"").0, "5");
     assert_eq!(only("[line.tls]\nca = \"a\"").0, "[line.tls]");
-    assert_eq!(
-        only("registers = [1]"),
-        strings("1", "an item of `registers` must be a table, not 1", "")
-    );
+    assert_eq!(only("registers = [1]"), strings("1", "an item of `registers` must be a table, not 1", ""));
 }
 
 #[test]
@@ -167,7 +161,10 @@ fn an_error_in_a_tagged_table_is_marked_there_although_serde_forgets_where() {
         only("decode = { device = \"x\" }"),
         strings("{ device = \"x\" }", "`type` is missing in `decode` of [line]", "")
     );
-    let twice = wrong(&format!("{GOOD}decode = {{ type = \"json\", device = 5, time_unit = 5, limit = \"x\" }}"), &nothing);
+    let twice = wrong(
+        &format!("{GOOD}decode = {{ type = \"json\", device = 5, time_unit = 5, limit = \"x\" }}"),
+        &nothing,
+    );
     let marked: Vec<_> = twice.iter().map(|(marked, ..)| &**marked).collect();
     assert_eq!(marked, ["5", "5", "\"x\""]);
 }
@@ -175,7 +172,9 @@ fn an_error_in_a_tagged_table_is_marked_there_although_serde_forgets_where() {
 #[test]
 fn a_table_of_a_list_is_told_from_the_others() {
     let all = wrong(
-        &format!("{GOOD}[[line.registers]]\nca = \"a\"\n[[line.registers]]\nca = \"a\"\ncert = \"b\"\n[[line.registers]]\nca = \"a\"\nsize = 256"),
+        &format!(
+            "{GOOD}[[line.registers]]\nca = \"a\"\n[[line.registers]]\nca = \"a\"\ncert = \"b\"\n[[line.registers]]\nca = \"a\"\nsize = 256"
+        ),
         &nothing,
     );
     let texts: Vec<_> = all.iter().map(|(_, text, _)| &**text).collect();
@@ -191,7 +190,8 @@ fn a_table_of_a_list_is_told_from_the_others() {
 
 #[test]
 fn everything_that_is_missing_is_told_at_once() {
-    let texts: Vec<_> = wrong("[line]\nbaud = 1\n[line.tls]", &nothing).into_iter().map(|(_, text, _)| text).collect();
+    let texts: Vec<_> =
+        wrong("[line]\nbaud = 1\n[line.tls]", &nothing).into_iter().map(|(_, text, _)| text).collect();
     assert_eq!(
         texts,
         [
@@ -206,7 +206,8 @@ fn everything_that_is_missing_is_told_at_once() {
 
 #[test]
 fn a_misspelt_key_is_not_told_as_missing_as_well() {
-    let all = wrong("[line]\nprt = \"x\"\nevery = \"10 parsecs\"\nnames = [\"even\", \"od\", \"evn\"]", &nothing);
+    let all =
+        wrong("[line]\nprt = \"x\"\nevery = \"10 parsecs\"\nnames = [\"even\", \"od\", \"evn\"]", &nothing);
     let marked: Vec<_> = all.iter().map(|(marked, ..)| &**marked).collect();
     assert_eq!(marked, ["prt", "\"10 parsecs\"", "\"od\"", "\"evn\""]);
 }
@@ -274,7 +275,9 @@ max_series = 100
 fn stages(from: &str, to: &str) -> Vec<String> {
     assert!(STAGES.contains(from));
     let mut problems = file(&STAGES.replacen(from, to, 1)).unwrap_err();
-    problems.retain(|problem| !problem.ends_with("there is no source") && !problem.ends_with("there is no [uplink]"));
+    problems.retain(|problem| {
+        !problem.ends_with("there is no source") && !problem.ends_with("there is no [uplink]")
+    });
     problems
 }
 
@@ -346,7 +349,11 @@ fn what_is_no_toml_is_told_with_what_else_is_wrong_elsewhere() {
 fn a_file_that_is_no_configuration_at_all_is_bounded_and_does_no_harm() {
     let keys: String = (0..10_000).map(|i| format!("k{i} = 1\n")).collect();
     assert_eq!(file(&keys).unwrap_err().len(), 100);
-    for deep in ["a.".repeat(400_000), format!("x = {}", "[".repeat(400_000)), format!("x = {}", "{a.a.a.a.a.a.a=".repeat(60_000))] {
+    for deep in [
+        "a.".repeat(400_000),
+        format!("x = {}", "[".repeat(400_000)),
+        format!("x = {}", "{a.a.a.a.a.a.a=".repeat(60_000)),
+    ] {
         assert!(file(&format!("{deep}a = 1")).is_err());
     }
     let nested = format!("{}{{}}", format!("{{{}a = ", "a.".repeat(31)).repeat(79)) + &"}".repeat(79);

@@ -67,7 +67,9 @@ pub(super) fn remove(node: &mut Node<'_>, path: &[Step]) {
         }
         (Some(DeValue::Array(array)), Step::Item(index)) => {
             let mut kept = DeArray::new();
-            for (_, item) in mem::replace(array, DeArray::new()).into_iter().enumerate().filter(|(i, _)| i != index) {
+            for (_, item) in
+                mem::replace(array, DeArray::new()).into_iter().enumerate().filter(|(i, _)| i != index)
+            {
                 kept.push(item);
             }
             *array = kept;

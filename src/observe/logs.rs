@@ -1,6 +1,16 @@
 //! The log.
 
+use std::env;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
 use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// `[log]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -42,4 +52,41 @@ pub enum Format {
     Json,
     /// Fields to systemd's journal.
     Journal,
+}
+
+/// Starts the log. What is logged before is lost.
+///
+/// # Errors
+/// Where the journal is asked for and does not answer.
+pub fn init(config: Config) -> io::Result<()> {
+    let level = match config.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let format = match config.format {
+        Format::Auto if stderr_is_the_journal() => Format::Journal,
+        Format::Auto => Format::Text,
+        chosen => chosen,
+    };
+    let layer = match format {
+        Format::Journal => tracing_journald::layer()?.boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+        Format::Auto | Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+    };
+    // A second start in one process, as in tests, keeps the first log.
+    drop(tracing_subscriber::registry().with(layer).with(level).try_init());
+    Ok(())
+}
+
+/// Whether systemd has connected standard error to the journal: `$JOURNAL_STREAM` names its device and inode
+/// (systemd.exec(5)).
+fn stderr_is_the_journal() -> bool {
+    let Some(stream) = env::var_os("JOURNAL_STREAM") else { return false };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let Ok(metadata) = stderr.and_then(|stderr| stderr.metadata()) else { return false };
+    stream == *format!("{}:{}", metadata.dev(), metadata.ino())
 }

@@ -43,10 +43,12 @@ pub async fn run<S: Source>(
             opened = S::open(&config, &context) => opened,
         };
         let error = match opened {
-            Ok(source) => match read(source, number, &context, &collected, &stop, &mut backoff, &mut trouble).await {
-                Some(error) => error,
-                None => return,
-            },
+            Ok(source) => {
+                match read(source, number, &context, &collected, &stop, &mut backoff, &mut trouble).await {
+                    Some(error) => error,
+                    None => return,
+                }
+            }
             Err(error) => error,
         };
         trouble.note(&error, context.clock.monotonic());
@@ -94,13 +96,14 @@ async fn hand_on(source: usize, batch: Batch, collected: &mpsc::Sender<Collected
     let item = Collected { source, readings };
     // That the channel is closed, or the device no longer waits, changes nothing here.
     match receipt {
-        None => drop(if item.readings.is_empty() { Ok(()) } else { collected.send(item).await }),
+        None if item.readings.is_empty() => {}
+        None => drop(collected.send(item).await),
         Some(receipt) => {
             let answer = match collected.try_send(item) {
                 Ok(()) => Receipt::Accepted,
                 Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Receipt::Busy,
             };
-            drop(receipt.send(answer));
+            let _ = receipt.send(answer);
         }
     }
 }
@@ -116,7 +119,11 @@ impl Trouble {
         let text = error.to_string();
         let since = self.since.as_ref().map_or(now, |(since, _)| *since);
         if self.since.as_ref().is_none_or(|(_, before)| *before != text) {
-            tracing::warn!(source = &*self.source, "{text}; trying again, every {} at the latest", units::show(CAP));
+            tracing::warn!(
+                source = &*self.source,
+                "{text}; trying again, every {} at the latest",
+                units::show(CAP)
+            );
         }
         self.since = Some((since, text));
     }
@@ -124,7 +131,11 @@ impl Trouble {
     fn over(&mut self, now: Duration) {
         match self.since.take() {
             Some((since, _)) => {
-                tracing::info!(source = &*self.source, "open again after {}", units::show(now.saturating_sub(since)));
+                tracing::info!(
+                    source = &*self.source,
+                    "open again after {}",
+                    units::show(now.saturating_sub(since))
+                );
             }
             None => tracing::info!(source = &*self.source, "open"),
         }

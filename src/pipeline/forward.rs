@@ -311,7 +311,9 @@ impl Link {
         let text = error.to_string();
         if self.told.as_ref() != Some(&text) {
             let cap = units::show(CAP);
-            tracing::warn!("no connection: {text}; what is measured is kept, trying again every {cap} at the latest");
+            tracing::warn!(
+                "no connection: {text}; what is measured is kept, trying again every {cap} at the latest"
+            );
         }
         self.down_since = self.down_since.min(now);
         self.told = Some(text);

@@ -16,7 +16,6 @@ mod saved;
 pub mod series;
 pub mod stop;
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -29,7 +28,6 @@ use crate::outbox::{Opened, Outbox};
 use crate::sources::{self, AnySource};
 use crate::uplink::{AnyUplink, Uplink};
 
-use collect::Collected;
 use forward::Forward;
 use series::{Rules, SeriesTable};
 
@@ -50,12 +48,12 @@ pub struct Stats {
 /// Runs the agent until `stop`, and ends once everything is sent or kept.
 pub async fn run(config: Config, stop: stop::Stop) {
     let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
-    let uplink = AnyUplink::new(&config.uplink, config.gateway.id.clone(), clock.clone());
+    let uplink = AnyUplink::new(config.uplink.clone(), config.gateway.id.clone(), clock.clone());
     run_with(config, uplink, clock, stop).await;
 }
 
 /// As [`run`], with another uplink than the file names, and another clock than the machine's.
-pub async fn run_with<U: Uplink + Send + 'static>(config: Config, uplink: U, clock: Clock, stop: stop::Stop) {
+pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: stop::Stop) {
     if !clock.now().synced {
         tracing::warn!("the clock is not synchronised yet: until it is, messages say \"synced\":false");
     }
@@ -84,14 +82,15 @@ pub async fn run_with<U: Uplink + Send + 'static>(config: Config, uplink: U, clo
         clock: clock.clone(),
         stats: stats.forward.clone(),
     };
-    let forwarding = tokio::spawn(forward.run(uplink, forward_stop));
-
-    stop.wait().await;
-    tracing::info!("stopping");
-    while collecting.join_next().await.is_some() {}
-    let table = processing.await;
-    forward_stopper.stop();
-    ended(forwarding.await);
+    let stopping = async {
+        stop.wait().await;
+        tracing::info!("stopping");
+        while collecting.join_next().await.is_some() {}
+        let table = processing.await;
+        forward_stopper.stop();
+        table
+    };
+    let ((), table) = tokio::join!(forward.run(uplink, forward_stop), stopping);
     let saved = table.ok().and_then(|mut table| table.save(clock::boot_id()));
     outbox.close(saved).await;
 }
@@ -106,7 +105,13 @@ fn stats(sources: &[(Arc<str>, sources::Config)], rules: &Rules) -> Stats {
 }
 
 /// The table of series, with the windows of the run before.
-async fn resume(rules: Rules, stats: &Stats, saved: Option<Vec<u8>>, outbox: &Outbox, clock: &Clock) -> SeriesTable {
+async fn resume(
+    rules: Rules,
+    stats: &Stats,
+    saved: Option<Vec<u8>>,
+    outbox: &Outbox,
+    clock: &Clock,
+) -> SeriesTable {
     let names: Vec<_> = stats.sources.iter().map(|(name, _)| name.clone()).collect();
     let now = clock.now();
     let mut table = SeriesTable::new(rules, &names, now, stats.process.clone());
