@@ -2,15 +2,49 @@
 //!
 //! SQLite holds the head of the queue, memory the tail; spilling moves memory's oldest to SQLite's end, so order
 //! holds by construction. Whether a message waits here or there is nobody else's business.
+//!
+//! What it promises, as guarantees G1 to G8 say:
+//!
+//! - A message leaves it by [`Outbox::acknowledge`], or by a loss that is entered in the ledger and told as a [`Gap`].
+//! - Messages are first handed out in the order of appending, over spills and restarts. After a crash, and when they
+//!   are put back, they are handed out again under their old ids.
+//! - What is not acknowledged is on the disk `spill_after` + `commit_every` after it was appended, or `commit_every`
+//!   under [`Durability::Always`]; while acknowledgements come within `spill_after` and there is no backlog, nothing
+//!   is written but one small note at the start.
+//! - Memory, file and ledger have caps. A full file makes room by losing its oldest. A disk that takes no writes never
+//!   stops it: it goes on in memory, says so once, and tries again after pauses.
+//! - [`Outbox::close`] keeps everything. An outbox that is dropped without it has crashed: the next run finds what was
+//!   committed, and tells a gap of cause `crash` for the rest.
+//!
+//! How: [`queue`] decides, without I/O and without a clock, and asks for one job at a time. One task, begun by
+//! [`Outbox::open`] and ended with the last handle, carries the jobs to a thread that may block, the store with them:
+//! nobody else can use it meanwhile, and nothing can queue up. [`sqlite`] is the store, [`store`] the seam between.
+
+mod ledger;
+mod queue;
+mod sqlite;
+mod stats;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::model::{Cause, Gap, Id, Message};
+use crate::model::{Cause, Gap, Id, Message, Stamp};
 use crate::units::{self, Size};
+
+use queue::{Queue, Settings, Step};
+use sqlite::Sqlite;
+pub use stats::Stats;
+use store::{Done, Store};
+use writer::Shared;
 
 /// `[buffer]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +65,16 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct CommitEvery(#[serde(deserialize_with = "units::duration")] pub Duration);
+
+/// Bytes of messages in memory at which they are written without delay.
+const MEMORY_SOFT: usize = 1 << 20;
+/// Bytes of messages in memory beyond which the oldest are lost, if the disk does not take them.
+const MEMORY_HARD: usize = 4 << 20;
+/// The least `max_bytes`: the ledger, the log and some messages.
+const MAX_BYTES_MIN: Size = Size(4 << 20);
+
+/// How long [`Outbox::append`] waits for the disk to make room.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a power cut can take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -59,7 +103,11 @@ impl Config {
     /// What is wrong across keys, as (key, what and what to do).
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        let mut problems = Vec::new();
+        if self.max_bytes < MAX_BYTES_MIN {
+            problems.push(("max_bytes", format!("`max_bytes` must be at least {MAX_BYTES_MIN}")));
+        }
+        problems
     }
 }
 
@@ -74,7 +122,11 @@ pub struct Outgoing {
 
 /// The outbox. A handle: its clones are the same outbox.
 #[derive(Clone, Debug)]
-pub struct Outbox {}
+pub struct Outbox {
+    shared: Arc<Shared>,
+    /// The task that writes, aborted with the last handle.
+    _writer: Arc<JoinSet<()>>,
+}
 
 /// An outbox as it was found at the start.
 #[derive(Debug)]
@@ -85,39 +137,178 @@ pub struct Opened {
     pub saved: Option<Vec<u8>>,
 }
 
-#[expect(unused_variables, clippy::unused_async, clippy::todo, missing_docs)]
 impl Outbox {
+    /// Opens the outbox in `state_dir`, which may wait for the disk. To be called within a tokio runtime.
+    ///
+    /// Never fails: where the file cannot be opened or written, the log says why, and messages are kept in memory
+    /// until it can. A damaged file is set aside beside it and begun anew.
+    #[must_use]
     pub fn open(config: &Config, state_dir: &Path, clock: Clock) -> Opened {
-        todo!()
+        let max_bytes = config.max_bytes.0;
+        let (spill_after, commit_every) = match config.durability {
+            Durability::WhenOffline => (config.spill_after, Duration::from_secs(10)),
+            Durability::Always => (Duration::ZERO, Duration::from_secs(1)),
+        };
+        let settings = Settings {
+            spill_after,
+            commit_every: config.commit_every.map_or(commit_every, |CommitEvery(every)| every),
+            memory_soft: MEMORY_SOFT,
+            memory_hard: MEMORY_HARD,
+            commit_max: usize::try_from(Sqlite::commit_max(max_bytes)).unwrap_or(usize::MAX),
+            saved_max: usize::try_from(max_bytes / 4).unwrap_or(usize::MAX),
+        };
+        Self::over(Box::new(Sqlite::new(state_dir, max_bytes)), settings, clock)
     }
+
+    fn over(mut store: Box<dyn Store>, settings: Settings, clock: Clock) -> Opened {
+        let stamp = clock.now();
+        let now = stamp.monotonic;
+        let mut saved = None;
+        let mut opened = store.open(stamp.wall);
+        let mut before = None;
+        if let Ok(found) = &mut opened {
+            saved = found.run.as_mut().and_then(|run| run.saved.take());
+            before = found.run.as_ref().map(|run| run.epoch);
+        }
+        let epoch = if opened.is_ok() { epoch(before, stamp) } else { random_epoch() };
+        let mut queue = Queue::new(settings, epoch, Arc::default());
+        queue.finish(Done::Open(opened), now);
+        // The small write of the start: the epoch holds only once it is stored.
+        if let Step::Work(job @ store::Job::Commit(_)) = queue.step(now) {
+            let done = job.run(&mut *store, stamp.wall);
+            if matches!(done, Done::Commit(Err(_))) {
+                queue.change_epoch(random_epoch());
+            }
+            queue.finish(done, now);
+        }
+        let shared = Arc::new(Shared::new(queue, clock));
+        let mut writer = JoinSet::new();
+        writer.spawn(writer::run(Arc::clone(&shared), store));
+        Opened { outbox: Self { shared, _writer: Arc::new(writer) }, saved }
+    }
+
+    /// The epoch of this run: what the ids begin with that it gives.
+    #[must_use]
     pub fn epoch(&self) -> u64 {
-        todo!()
+        self.shared.queue().epoch()
     }
+
+    /// What it counts.
+    #[must_use]
+    pub fn stats(&self) -> Arc<Stats> {
+        self.shared.queue().stats()
+    }
+
+    /// Puts messages at the end, and gives them their ids.
+    ///
+    /// Waits only where memory is full and the disk can still make room, for at most [`PATIENCE`] in all; else the
+    /// oldest in memory are lost, by the ledger. Not cancel-safe: what was not appended yet is gone.
     pub async fn append(&self, messages: Vec<Message>) {
-        todo!()
+        let shared = &*self.shared;
+        let until = shared.clock.monotonic().saturating_add(PATIENCE);
+        for message in messages {
+            let bytes = message.to_bytes();
+            if !shared.queue().takes_more() {
+                shared.ready.notify_waiters();
+                let room = shared.wait(&shared.room, |queue| queue.takes_more().then_some(()));
+                // Out of patience: the queue drops what it must.
+                let _ = tokio::time::timeout_at(shared.clock.instant(until), room).await;
+            }
+            let now = shared.clock.monotonic();
+            shared.change(|queue| queue.append(bytes, now));
+        }
+        shared.ready.notify_waiters();
     }
+
+    /// Waits for messages to send and hands out the next, in order: at most `messages`, and at most `bytes` of their
+    /// compact form; one is always allowed. Cancel-safe.
     pub async fn next(&self, messages: usize, bytes: usize) -> Vec<Outgoing> {
-        todo!()
+        let shared = &*self.shared;
+        let take = |queue: &mut Queue| {
+            let taken = queue.take(messages.max(1), bytes, shared.clock.monotonic());
+            (!taken.is_empty()).then_some(taken)
+        };
+        loop {
+            let taken = shared.wait(&shared.ready, take).await;
+            let mut outgoing = Vec::with_capacity(taken.len());
+            for (id, bytes) in taken {
+                match Message::from_bytes(&bytes) {
+                    Ok(message) => outgoing.push(Outgoing { id, message }),
+                    Err(error) => {
+                        tracing::error!(%id, %error, "a message cannot be read: it is lost, and reported as a gap");
+                        self.give_up(id, Cause::Damaged);
+                    }
+                }
+            }
+            if !outgoing.is_empty() {
+                return outgoing;
+            }
+        }
     }
+
+    /// Forgets messages that the other side has taken for good. Ids may come in any order, again, or be unknown.
     pub fn acknowledge(&self, ids: &[Id]) {
-        todo!()
+        let now = self.shared.clock.monotonic();
+        self.shared.change(|queue| queue.acknowledge(ids, now));
     }
+
+    /// Has messages handed out again that were refused for a time, before any that were not handed out yet.
     pub fn put_back(&self, ids: &[Id]) {
-        todo!()
+        self.shared.change(|queue| queue.put_back(ids));
+        self.shared.ready.notify_waiters();
     }
+
+    /// Has everything handed out again that is unanswered, gaps too: the session is gone.
     pub fn put_back_all(&self) {
-        todo!()
+        self.shared.change(Queue::put_back_all);
+        self.shared.ready.notify_waiters();
+        self.shared.told.notify_waiters();
     }
+
+    /// Enters a message that was handed out as lost.
     pub fn give_up(&self, id: Id, cause: Cause) {
-        todo!()
+        let now = self.shared.clock.monotonic();
+        self.shared.change(|queue| queue.give_up(id, cause, now));
     }
+
+    /// Waits until losses are to be told, and hands out their records, sealed and on the disk: what is lost later is
+    /// in later ones. Losses are gathered for up to `commit_every`. Cancel-safe.
     pub async fn gaps(&self) -> Vec<Gap> {
-        todo!()
+        let gaps = |queue: &mut Queue| {
+            let gaps = queue.gaps();
+            (!gaps.is_empty()).then_some(gaps)
+        };
+        self.shared.wait(&self.shared.told, gaps).await
     }
+
+    /// Forgets a gap record that the other side has taken for good.
     pub fn acknowledge_gap(&self, id: Id) {
-        todo!()
+        self.shared.change(|queue| queue.acknowledge_gap(id));
     }
+
+    /// Commits everything that is unacknowledged, the ledger and `saved`, marks the stop as orderly, and lets go of the
+    /// file. It is one transaction, unless memory holds more than the log's part of `max_bytes`; the mark is in the
+    /// last.
+    ///
+    /// Takes as long as the disk does; where it refuses, the log says what is lost. From the call on nothing is handed
+    /// out, and what is appended after it is lost.
     pub async fn close(&self, saved: Option<Vec<u8>>) {
-        todo!()
+        self.shared.change(|queue| queue.close(saved));
+        self.shared.wait(&self.shared.closed, |queue| queue.is_closed().then_some(())).await;
     }
+}
+
+/// The greater of the stored epoch plus 1 and the Unix time in seconds; without either to rely on a random one.
+fn epoch(before: Option<u64>, now: Stamp) -> u64 {
+    let seconds = u64::try_from(now.wall.0 / 1_000).unwrap_or(0);
+    match before {
+        Some(before) => before.saturating_add(1).max(seconds),
+        None if now.synced => seconds,
+        None => random_epoch(),
+    }
+}
+
+/// 2^52 to 2^53: above every Unix time, and exact where somebody reads it as a floating-point number.
+fn random_epoch() -> u64 {
+    fastrand::u64(1 << 52..1 << 53)
 }

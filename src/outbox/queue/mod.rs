@@ -1,0 +1,368 @@
+//! The queue's whole mind, without I/O and without a clock: the time comes as an argument, work goes out as a
+//! [`Job`](super::store::Job), and its answer comes back in.
+//!
+//! A message has a position that rises in order of appending. By it the messages stand in three places, each after
+//! the one before:
+//!
+//! - `out`: handed out and unanswered, whether the disk has them too or not. Their bytes stay in memory; the uplink's
+//!   window bounds them.
+//! - on the disk and not handed out yet: the first of them in `ahead`, the others from `next_read` to `stored_end`.
+//!   They cost no memory each.
+//! - `tail`: in memory only.
+//!
+//! Hence: messages are taken from the tail only when there is no backlog on the disk; a spill writes everything that
+//! is only in memory, from the oldest on, and adds to the disk's end; and what may be deleted is everything below the
+//! first message not handed out (`cursor`), but for `out`. A message that is evicted or found damaged is handed to the
+//! ledger instead of the uplink, and deleted in the very commit that makes its ledger entry durable.
+
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Stats;
+use super::ledger::{Ledger, Loss};
+use super::store::{AHEAD, Met, Position, Row};
+use crate::model::{Cause, Gap, Id, Message};
+
+pub(super) use schedule::Step;
+use schedule::{Closing, Disk, Trouble};
+
+/// What a message costs beside its bytes, in memory and in the file, about.
+const OVERHEAD: usize = 40;
+
+/// What the queue is told about its world.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// How long a message may be unacknowledged in memory before it counts as waiting.
+    pub(super) spill_after: Duration,
+    /// How long commits are gathered.
+    pub(super) commit_every: Duration,
+    /// Bytes of the tail at which it is spilled without delay.
+    pub(super) memory_soft: usize,
+    /// Bytes of the tail beyond which its oldest are dropped.
+    pub(super) memory_hard: usize,
+    /// About the most bytes of messages in one commit.
+    pub(super) commit_max: usize,
+    /// The most bytes that are left for the next run.
+    pub(super) saved_max: usize,
+}
+
+/// A message in memory.
+#[derive(Clone, Debug)]
+struct Entry {
+    position: Position,
+    id: Id,
+    bytes: Arc<[u8]>,
+    /// When it was appended.
+    since: Duration,
+    /// Whether the disk has it.
+    stored: bool,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.bytes.len() + OVERHEAD
+    }
+
+    fn row(&self) -> Row {
+        Row { position: self.position, id: self.id, bytes: Arc::clone(&self.bytes) }
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    settings: Settings,
+    stats: Arc<Stats>,
+    epoch: u64,
+    sequence: u64,
+    next_position: Position,
+
+    out: BTreeMap<Position, Entry>,
+    /// Which of `out` are to be handed out again.
+    again: BTreeSet<Position>,
+    /// Where the messages of `out` stand.
+    positions: HashMap<Id, Position>,
+
+    ahead: VecDeque<Met>,
+    next_read: Position,
+    stored_end: Position,
+    /// Whether somebody would take more if it were read ahead.
+    hungry: bool,
+
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+
+    ledger: Ledger,
+    gaps_wanted: bool,
+
+    disk: Disk,
+    /// Why reading has to pause.
+    reading: Option<Trouble>,
+    /// How many rows the disk has that were settled and not deleted yet, their bytes, and since when.
+    settled: usize,
+    settled_bytes: u64,
+    settled_since: Option<Duration>,
+    /// How many bytes of messages the file takes beside those that it has.
+    room: u64,
+    /// Whether the note of this run is not in the file yet.
+    run_due: bool,
+    /// What a commit is just writing: positions in order, and the settled rows that it deletes.
+    writing: Vec<Position>,
+    deleting: (usize, u64),
+    /// Whether it writes the note of an orderly stop.
+    writing_last: bool,
+    closing: Closing,
+    /// Until when whoever drives the queue sleeps; zero while it is at work.
+    armed: Duration,
+}
+
+impl Queue {
+    /// An empty queue that has no disk yet.
+    pub(super) fn new(settings: Settings, epoch: u64, stats: Arc<Stats>) -> Self {
+        Self {
+            settings,
+            stats,
+            epoch,
+            sequence: 0,
+            next_position: 0,
+            out: BTreeMap::new(),
+            again: BTreeSet::new(),
+            positions: HashMap::new(),
+            ahead: VecDeque::new(),
+            next_read: 0,
+            stored_end: 0,
+            hungry: false,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            ledger: Ledger::default(),
+            gaps_wanted: false,
+            disk: Disk::absent(),
+            reading: None,
+            settled: 0,
+            settled_bytes: 0,
+            settled_since: None,
+            room: 0,
+            run_due: false,
+            writing: Vec::new(),
+            deleting: (0, 0),
+            writing_last: false,
+            closing: Closing::No,
+            armed: Duration::ZERO,
+        }
+    }
+
+    /// The epoch of this run's ids.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What it counts.
+    pub(super) fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Takes another epoch, because this one could not be stored. Only before any id was handed out.
+    pub(super) fn change_epoch(&mut self, epoch: u64) {
+        self.ledger.change_epoch(self.epoch, epoch);
+        self.epoch = epoch;
+    }
+
+    /// Whether memory takes more without dropping anything, or waiting for room would not help.
+    pub(super) fn takes_more(&self) -> bool {
+        self.tail_bytes < self.settings.memory_hard || !self.disk.is_up()
+    }
+
+    /// Puts a message in its compact form at the end. Where memory is full its oldest are dropped, into the ledger.
+    pub(super) fn append(&mut self, bytes: Vec<u8>, now: Duration) {
+        let id = self.next_id();
+        let entry = Entry { position: self.next_position, id, bytes: bytes.into(), since: now, stored: false };
+        self.next_position += 1;
+        self.tail_bytes += entry.cost();
+        self.tail.push_back(entry);
+        // What a commit is just writing must not be dropped: the disk may have it already.
+        let written = self.writing.last().copied();
+        let first = self.tail.partition_point(|entry| Some(entry.position) <= written);
+        while self.tail_bytes > self.settings.memory_hard && self.tail.len() > first + 1 {
+            if let Some(dropped) = self.tail.remove(first) {
+                self.tail_bytes -= dropped.cost();
+                self.stats.evicted.fetch_add(1, Ordering::Relaxed);
+                self.lose(Cause::Evicted, &dropped.bytes, now);
+            }
+        }
+        self.count();
+    }
+
+    /// Hands out the next messages, in order, those first that are to be handed out again: at most `messages`, and at
+    /// most `bytes` of them, but one always.
+    pub(super) fn take(&mut self, messages: usize, bytes: usize, now: Duration) -> Vec<(Id, Arc<[u8]>)> {
+        let mut taken = Vec::new();
+        if !matches!(self.closing, Closing::No) {
+            return taken;
+        }
+        let mut left = bytes;
+        while taken.len() < messages {
+            let mut fits = |size: usize, first: bool| {
+                let fits = first || size <= left;
+                left = left.saturating_sub(size);
+                fits
+            };
+            if let Some(position) = self.again.first().copied() {
+                let Some(entry) = self.out.get(&position) else {
+                    self.again.remove(&position);
+                    continue;
+                };
+                if !fits(entry.bytes.len(), taken.is_empty()) {
+                    break;
+                }
+                self.again.remove(&position);
+                taken.push((entry.id, Arc::clone(&entry.bytes)));
+                continue;
+            }
+            let entry = match self.ahead.front() {
+                Some(Met::Damaged(_)) => {
+                    self.ahead.pop_front();
+                    self.lose_damaged(now);
+                    continue;
+                }
+                Some(Met::Row(row)) => {
+                    if !fits(row.bytes.len(), taken.is_empty()) {
+                        break;
+                    }
+                    let (position, id, bytes) = (row.position, row.id, Arc::clone(&row.bytes));
+                    self.ahead.pop_front();
+                    Entry { position, id, bytes, since: now, stored: true }
+                }
+                None if self.next_read < self.stored_end => break,
+                None => {
+                    let Some(first) = self.tail.front() else { break };
+                    if !fits(first.bytes.len(), taken.is_empty()) {
+                        break;
+                    }
+                    let Some(entry) = self.tail.pop_front() else { break };
+                    self.tail_bytes -= entry.cost();
+                    self.next_read = entry.position + 1;
+                    entry
+                }
+            };
+            taken.push((entry.id, Arc::clone(&entry.bytes)));
+            self.positions.insert(entry.id, entry.position);
+            self.out.insert(entry.position, entry);
+        }
+        self.hungry = self.next_read < self.stored_end && self.ahead.len() < AHEAD.0 / 2;
+        self.count();
+        taken
+    }
+
+    /// Forgets messages that were answered for. Ids that are not out are ignored.
+    pub(super) fn acknowledge(&mut self, ids: &[Id], now: Duration) {
+        for id in ids {
+            if self.settle(*id, now).is_some() {
+                self.stats.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.count();
+    }
+
+    /// Has messages handed out again. Ids that are not out are ignored.
+    pub(super) fn put_back(&mut self, ids: &[Id]) {
+        self.again.extend(ids.iter().filter_map(|id| self.positions.get(id)));
+    }
+
+    /// Has everything handed out again that is out, gaps too.
+    pub(super) fn put_back_all(&mut self) {
+        self.again.extend(self.out.keys());
+        self.ledger.put_back_all();
+        // Nobody is there to be told: what is lost from now on can gather in open records.
+        self.gaps_wanted = false;
+    }
+
+    /// Enters a message that is out as lost. An id that is not out is ignored.
+    pub(super) fn give_up(&mut self, id: Id, cause: Cause, now: Duration) {
+        if let Some(entry) = self.settle(id, now) {
+            self.lose(cause, &entry.bytes, now);
+        }
+        self.count();
+    }
+
+    /// Hands out the gap records that can be, and asks for those that cannot yet.
+    pub(super) fn gaps(&mut self) -> Vec<Gap> {
+        if !matches!(self.closing, Closing::No) {
+            return Vec::new();
+        }
+        self.gaps_wanted = true;
+        // While the disk takes no writes, a gap told twice after a crash is better than one that is never told.
+        self.ledger.tell(self.disk.is_up())
+    }
+
+    /// Forgets a gap record that was answered for.
+    pub(super) fn acknowledge_gap(&mut self, id: Id) {
+        self.ledger.acknowledge(id);
+    }
+
+    fn next_id(&mut self) -> Id {
+        self.sequence += 1;
+        Id { epoch: self.epoch, sequence: self.sequence }
+    }
+
+    /// Takes a message out of `out`.
+    fn settle(&mut self, id: Id, now: Duration) -> Option<Entry> {
+        let position = self.positions.remove(&id)?;
+        self.again.remove(&position);
+        let entry = self.out.remove(&position)?;
+        if entry.stored {
+            self.settle_row(entry.cost(), now);
+        }
+        Some(entry)
+    }
+
+    /// Counts a row that the disk no longer needs to have.
+    fn settle_row(&mut self, cost: usize, now: Duration) {
+        self.settled += 1;
+        self.settled_bytes += cost as u64;
+        self.settled_since.get_or_insert(now);
+    }
+
+    fn lose(&mut self, cause: Cause, bytes: &[u8], now: Duration) {
+        match Message::from_bytes(bytes) {
+            Ok(message) => self.ledger.lose(cause, Some(&message.device), Loss::of(&message), now),
+            Err(_) => self.ledger.lose(Cause::Damaged, None, Loss::UNREADABLE, now),
+        }
+    }
+
+    /// Enters a row whose checksum is wrong.
+    fn lose_damaged(&mut self, now: Duration) {
+        self.settle_row(OVERHEAD, now);
+        self.ledger.lose(Cause::Damaged, None, Loss::UNREADABLE, now);
+        let count = self.stats.damaged.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.checked_ilog10().is_some_and(|digits| count == 10_u64.pow(digits)) {
+            tracing::error!(count, "messages on the disk are damaged: they are lost, and reported as a gap");
+        }
+    }
+
+    /// The first position that was not handed out: everything below it is out or settled.
+    fn cursor(&self) -> Position {
+        match self.ahead.front() {
+            Some(Met::Row(row)) => row.position,
+            Some(Met::Damaged(position)) => *position,
+            None => self.next_read,
+        }
+    }
+
+    /// How many messages wait on the disk, and were not handed out; about, for rows may be missing in between.
+    fn backlog(&self) -> u64 {
+        u64::try_from(self.stored_end.saturating_sub(self.cursor())).unwrap_or(0)
+    }
+
+    fn count(&self) {
+        let stats = &self.stats;
+        stats.in_memory.store((self.tail.len() + self.out.len()) as u64, Ordering::Relaxed);
+        stats.memory_bytes.store(self.tail_bytes as u64, Ordering::Relaxed);
+        stats.on_disk.store(self.backlog(), Ordering::Relaxed);
+        stats.disk_ok.store(self.disk.is_up(), Ordering::Relaxed);
+        stats.gaps.store(self.ledger.len() as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,164 @@
+//! The seam between the queue, which decides, and the disk, which obeys.
+//!
+//! A [`Store`] keeps rows, loss records and the note of the run. It is one object that travels: whoever has it is the
+//! only one who uses it, for one [`Job`] at a time. A test puts one in its place that fails or dies when it is told
+//! to.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::ledger::Record;
+use crate::model::{Id, Timestamp};
+
+/// Where a message stands in the queue. Rises from message to message and over restarts. Messages that were handed
+/// out before an older store was found get positions before its first, below zero if need be.
+pub(super) type Position = i64;
+
+/// A message as the disk has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Where it stands.
+    pub(super) position: Position,
+    /// Its id.
+    pub(super) id: Id,
+    /// Its compact form.
+    pub(super) bytes: Arc<[u8]>,
+}
+
+/// What reading meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    /// A message.
+    Row(Row),
+    /// One whose checksum is wrong.
+    Damaged(Position),
+}
+
+/// What a store holds when it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The first row's position, and the one after the last; equal where there is none.
+    pub(super) first: Position,
+    /// The position after the last row's.
+    pub(super) end: Position,
+    /// How many bytes of messages fit in, about.
+    pub(super) room: u64,
+    /// Bytes of the file that are in use.
+    pub(super) used: u64,
+    /// The note of the run before; `None` where there was none.
+    pub(super) run: Option<Run>,
+    /// The losses that were not told yet, by key.
+    pub(super) losses: Vec<(i64, Record)>,
+    /// Where a damaged file was moved to, if one was in the way.
+    pub(super) set_aside: Option<PathBuf>,
+}
+
+/// The note of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// Its epoch.
+    pub(super) epoch: u64,
+    /// Whether it stopped in order.
+    pub(super) clean: bool,
+    /// What it left for the next.
+    pub(super) saved: Option<Vec<u8>>,
+}
+
+/// What is to become true at once, or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Commit {
+    /// Rows below this are deleted, but for those in `keep`.
+    pub(super) delete_below: Position,
+    /// In rising order, all below `delete_below`.
+    pub(super) keep: Vec<Position>,
+    /// Rows to add, in rising order; added after the deletion.
+    pub(super) rows: Vec<Row>,
+    /// Loss records to write, or to delete, by key.
+    pub(super) losses: Vec<(i64, Option<Record>)>,
+    /// The note of the run. Written only where all `rows` were taken.
+    pub(super) run: Option<Run>,
+}
+
+/// What became of a [`Commit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Committed {
+    /// How many of its rows, from the first, were taken; the others found no room.
+    pub(super) taken: usize,
+    /// How many bytes of messages still fit in, about.
+    pub(super) room: u64,
+    /// Bytes of the file that are in use.
+    pub(super) used: u64,
+}
+
+/// Why the disk did not do it, in words for a person. Nothing of what was asked became true.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// It may do it later.
+    #[error("{0}")]
+    Failed(String),
+    /// The file is damaged. The store has let go of it; opening sets it aside and starts a new one.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+/// What keeps rows over a restart.
+pub(super) trait Store: Send {
+    /// Opens what there is or makes it new. A damaged file is set aside under a name with the time `now`.
+    fn open(&mut self, now: Timestamp) -> Result<Found, Fault>;
+
+    /// Reads rows from `from` on, in order, at most `rows` and about `bytes`, at least one where there is one.
+    fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault>;
+
+    /// Makes `commit` true, durably.
+    fn commit(&mut self, commit: &Commit) -> Result<Committed, Fault>;
+
+    /// Lets go of the file, and leaves it tidy.
+    fn close(&mut self);
+}
+
+/// What the queue asks of the disk.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// [`Store::open`].
+    Open,
+    /// [`Store::read`].
+    Read {
+        /// From this position on.
+        from: Position,
+    },
+    /// [`Store::commit`].
+    Commit(Commit),
+    /// [`Store::close`].
+    Close,
+}
+
+/// What the disk answers.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// To [`Job::Open`].
+    Open(Result<Found, Fault>),
+    /// To [`Job::Read`].
+    Read(Result<Vec<Met>, Fault>),
+    /// To [`Job::Commit`].
+    Commit(Result<Committed, Fault>),
+    /// To [`Job::Close`].
+    Close,
+}
+
+/// The most rows that are read ahead, and about the most bytes.
+pub(super) const AHEAD: (usize, usize) = (256, 64 << 10);
+
+impl Job {
+    /// Does it. May block for as long as the disk does.
+    pub(super) fn run(&self, store: &mut dyn Store, now: Timestamp) -> Done {
+        match self {
+            Self::Open => Done::Open(store.open(now)),
+            Self::Read { from } => Done::Read(store.read(*from, AHEAD.0, AHEAD.1)),
+            Self::Commit(commit) => Done::Commit(store.commit(commit)),
+            Self::Close => {
+                store.close();
+                Done::Close
+            }
+        }
+    }
+}
