@@ -1,0 +1,301 @@
+//! The real binary between a real serial line and a real mosquitto that demands client certificates.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+mod support;
+
+use support::agent::Agent;
+use support::mosquitto::{Message, Mosquitto, Subscriber};
+use support::pki::{Authority, Valid};
+use support::pty::Pty;
+use support::socat::Socat;
+
+/// A broker, somebody who listens to it, and a gateway that is configured and not started.
+struct Site {
+    // Ended in this order.
+    agent: Agent,
+    subscriber: Subscriber,
+    broker: Mosquitto,
+    _dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(rest: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new("CA").unwrap();
+        let server = authority.server(&["localhost"], Valid::Now).unwrap();
+        let server = server.write(dir.path(), "server", &authority).unwrap();
+        let client = authority.client("gw-042", Valid::Now).unwrap().write(dir.path(), "client", &authority).unwrap();
+        let broker = Mosquitto::start(dir.path(), &server, "").unwrap();
+        let subscriber = broker.subscribe(&client, "watcher", "weir/#").unwrap();
+        let agent = Agent::new(&dir.path().join("gateway"), broker.port(), &client, rest).unwrap();
+        Self { agent, subscriber, broker, _dir: dir }
+    }
+
+    /// Waits until the data that has arrived is enough, and returns it.
+    fn data(&self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Value> {
+        let messages = self.subscriber.wait(what, |messages| enough(&data(messages)));
+        data(&messages.unwrap_or_else(|error| panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n"))))
+    }
+}
+
+/// The data messages among all, repeated ones too.
+fn data(messages: &[Message]) -> Vec<Value> {
+    let data = messages.iter().filter(|message| message.topic.starts_with("weir/gw-042/data/"));
+    data.map(|message| serde_json::from_str(&message.payload).unwrap()).collect()
+}
+
+fn serial(port: &Path) -> String {
+    let decode = "{ type = 'json', device = 'dev', time = 'ts', time_unit = 'ms' }";
+    format!("[sources.line]\ntype = 'serial'\nport = '{}'\nbaud = 115200\ndecode = {decode}\n", port.display())
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Summary {
+    count: u64,
+    sum: f64,
+    min: f64,
+    max: f64,
+}
+
+/// Every reading counted once, and the windows as an independent calculation has them.
+#[test]
+fn ten_thousand_readings_of_three_devices_arrive_in_the_right_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = Socat::start(dir.path()).unwrap();
+    let window = "[[windows]]\nname = 'fine'\nmatch = '*'\ntype = 'tumbling'\nevery = '1s'\nlateness = '500ms'\n\
+                  aggregates = ['count', 'mean', 'min', 'max']\n";
+    let mut site = Site::new(&format!("{}\n{window}", serial(line.port())));
+    site.agent.start_until("open").unwrap();
+
+    // Device time runs 20 ms a line from long ago, so that windows depend on nothing but what is written.
+    const START: i64 = 1_700_000_000_000;
+    let mut expected: BTreeMap<(String, String, i64), Summary> = BTreeMap::new();
+    let mut device = OpenOptions::new().write(true).open(line.device()).unwrap();
+    for n in 0..5_000_i64 {
+        let (name, time) = (format!("device-{}", n % 3), START + 20 * n);
+        let (temperature, pressure) = (f64::from((n * 7 % 101) as i32) / 4.0, 1000 + n % 13);
+        writeln!(device, "{{\"dev\":\"{name}\",\"ts\":{time},\"temperature\":{temperature},\"pressure\":{pressure}}}").unwrap();
+        for (metric, value) in [("temperature", temperature), ("pressure", pressure as f64)] {
+            let window = expected.entry((name.clone(), metric.to_owned(), time - time.rem_euclid(1_000))).or_default();
+            let first = window.count == 0;
+            window.min = if first { value } else { window.min.min(value) };
+            window.max = if first { value } else { window.max.max(value) };
+            window.count += 1;
+            window.sum += value;
+        }
+    }
+
+    let count = |messages: &[Value]| -> u64 {
+        let metrics = messages.iter().flat_map(|message| message["metrics"].as_object().unwrap().values());
+        metrics.map(|metric| metric["count"].as_u64().unwrap()).sum()
+    };
+    let arrived = site.data("10,000 readings have arrived", |messages| count(messages) >= 10_000);
+    assert_eq!(count(&arrived), 10_000);
+
+    let mut told = BTreeMap::new();
+    for message in &arrived {
+        assert_eq!((&message["gateway"], &message["source"], &message["window"]), (&"gw-042".into(), &"line".into(), &"fine".into()));
+        let (device, start) = (message["device"].as_str().unwrap(), message["start"].as_i64().unwrap());
+        assert_eq!(message["end"], start + 1_000);
+        for (metric, values) in message["metrics"].as_object().unwrap() {
+            let before = told.insert((device.to_owned(), metric.clone(), start), values.clone());
+            assert_eq!(before, None, "a window that was sent twice");
+        }
+    }
+    assert_eq!(told.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (key, summary) in &expected {
+        let told = &told[key];
+        assert_eq!(told["count"], summary.count, "{key:?}");
+        assert_eq!(told["min"].as_f64(), Some(summary.min), "{key:?}");
+        assert_eq!(told["max"].as_f64(), Some(summary.max), "{key:?}");
+        let mean = summary.sum / summary.count as f64;
+        assert!((told["mean"].as_f64().unwrap() - mean).abs() < 1e-9, "{key:?}");
+    }
+    assert!(site.agent.terminate().unwrap().success());
+}
+
+/// A device that counts, ten lines every 10 ms.
+struct Counter {
+    pty: Pty,
+    /// When each number was written.
+    written: Vec<Instant>,
+}
+
+impl Counter {
+    fn new() -> Self {
+        Self { pty: Pty::open().unwrap(), written: Vec::new() }
+    }
+
+    fn run_for(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while Instant::now() < until {
+            for _ in 0..10 {
+                writeln!(self.pty, "{{\"dev\":\"counter\",\"n\":{}}}", self.written.len()).unwrap();
+                self.written.push(Instant::now());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What a subscriber that drops repeated ids makes of it: the numbers in the order of their first arrival.
+fn first_deliveries(messages: &[Value]) -> Vec<u64> {
+    let mut seen = BTreeSet::new();
+    let first = messages.iter().filter(|message| seen.insert(message["id"].as_str().unwrap().to_owned()));
+    first.map(|message| message["metrics"]["n"]["value"].as_u64().unwrap()).collect()
+}
+
+fn report(name: &str, written: usize, numbers: &[u64], all: usize) {
+    let arrived: BTreeSet<_> = numbers.iter().collect();
+    let reordered = numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
+    println!("{name}: written {written}, lost {}, repeated {}, reordered {reordered}", written - arrived.len(), all - numbers.len());
+}
+
+const OUTAGE: Duration = Duration::from_secs(30);
+
+#[test]
+fn an_outage_of_thirty_seconds_under_load_loses_nothing_and_keeps_the_order() {
+    let mut counter = Counter::new();
+    let mut site = Site::new(&serial(counter.pty.port()));
+    site.agent.start_until("connected").unwrap();
+    counter.run_for(Duration::from_secs(2));
+    site.broker.stop().unwrap();
+    counter.run_for(OUTAGE);
+    site.broker.restart().unwrap();
+    counter.run_for(Duration::from_secs(2));
+
+    let total = counter.written.len();
+    let arrived = site.data("everything has arrived", |messages| first_deliveries(messages).len() >= total);
+    let numbers = first_deliveries(&arrived);
+    report("outage", total, &numbers, arrived.len());
+    assert_eq!(numbers, (0..total as u64).collect::<Vec<_>>());
+    assert!(site.agent.terminate().unwrap().success());
+}
+
+#[test]
+fn sigterm_in_the_middle_of_an_outage_loses_nothing() {
+    let mut counter = Counter::new();
+    let mut site = Site::new(&serial(counter.pty.port()));
+    site.agent.start_until("connected").unwrap();
+    counter.run_for(Duration::from_secs(2));
+    site.broker.stop().unwrap();
+    counter.run_for(OUTAGE / 2);
+    // What no source has handed over yet is not the agent's: let it read what was written.
+    counter.pty.wait_until_read().unwrap();
+    assert!(site.agent.terminate().unwrap().success());
+    site.agent.start_until("open").unwrap();
+    counter.run_for(OUTAGE / 2);
+    site.broker.restart().unwrap();
+    counter.run_for(Duration::from_secs(2));
+
+    let total = counter.written.len();
+    let arrived = site.data("everything has arrived", |messages| first_deliveries(messages).len() >= total);
+    let numbers = first_deliveries(&arrived);
+    report("SIGTERM in an outage", total, &numbers, arrived.len());
+    assert_eq!(numbers, (0..total as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn sigkill_in_the_middle_of_an_outage_loses_at_most_what_is_younger_than_a_commit() {
+    /// `commit_every`, one commit's duration, and what a loaded machine adds.
+    const YOUNGER: Duration = Duration::from_millis(200 + 1_300);
+    let mut counter = Counter::new();
+    let buffer = "[buffer]\ndurability = 'always'\ncommit_every = '200ms'\n";
+    let mut site = Site::new(&format!("{}\n{buffer}", serial(counter.pty.port())));
+    site.agent.start_until("connected").unwrap();
+    counter.run_for(Duration::from_secs(2));
+    site.broker.stop().unwrap();
+    counter.run_for(OUTAGE / 2);
+    site.agent.kill().unwrap();
+    let killed = Instant::now();
+    site.agent.start_until("open").unwrap();
+    counter.run_for(OUTAGE / 2);
+    site.broker.restart().unwrap();
+    counter.run_for(Duration::from_secs(2));
+
+    let total = counter.written.len();
+    let covered: BTreeSet<u64> = (0_u64..)
+        .zip(&counter.written)
+        .filter(|(_, written)| **written + YOUNGER < killed || **written > killed + Duration::from_secs(1))
+        .map(|(number, _)| number)
+        .collect();
+    let arrived = site.data("all that is covered has arrived", |messages| {
+        let numbers: BTreeSet<u64> = first_deliveries(messages).into_iter().collect();
+        covered.is_subset(&numbers)
+    });
+    let numbers = first_deliveries(&arrived);
+    report("SIGKILL in an outage", total, &numbers, arrived.len());
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "first deliveries out of order");
+    assert!(covered.len() > 2_000, "a test that covers nothing proves nothing");
+    let gaps = site.subscriber.wait("the crash is told upstream", |messages| {
+        messages.iter().any(|m| m.topic == "weir/gw-042/gaps" && m.payload.contains("\"cause\":\"crash\""))
+    });
+    gaps.unwrap();
+}
+
+#[test]
+fn a_megabyte_of_noise_on_the_line_neither_stops_nor_grows_it() {
+    let mut pty = Pty::open().unwrap();
+    let mut site = Site::new(&serial(pty.port()));
+    site.agent.start_until("connected").unwrap();
+    let mut random = fastrand::Rng::with_seed(42);
+    let mut noise = |pty: &mut Pty, length: usize| {
+        let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
+        pty.write_all(&bytes).unwrap();
+    };
+    let value = |n: usize| move |messages: &[Value]| messages.iter().any(|message| message["metrics"]["n"]["value"] == n);
+
+    // Some noise first, so that what is allocated once is there before the comparison.
+    noise(&mut pty, 64 << 10);
+    pty.write_all(b"\n{\"dev\":\"sensor\",\"n\":1}\n").unwrap();
+    site.data("the first good reading has arrived", value(1));
+    let before = site.agent.resident().unwrap();
+
+    noise(&mut pty, 1 << 20);
+    pty.write_all(b"\n").unwrap();
+    for n in 2..=100 {
+        writeln!(pty, "{{\"dev\":\"sensor\",\"n\":{n}}}").unwrap();
+    }
+    let arrived = site.data("the last good reading has arrived", value(100));
+    let good: BTreeSet<_> = arrived.iter().filter_map(|message| message["metrics"]["n"]["value"].as_u64()).collect();
+    assert_eq!(good.len(), 100);
+    let after = site.agent.resident().unwrap();
+    println!("resident before {before}, after {after} bytes");
+    assert!(after <= before + (1 << 20), "{before} bytes before, {after} after");
+}
+
+#[test]
+fn the_status_is_retained_and_says_offline_after_a_graceful_stop_and_after_a_kill() {
+    let pty = Pty::open().unwrap();
+    let mut site = Site::new(&serial(pty.port()));
+    let status = |site: &Site, online: bool, epochs: usize| {
+        let messages = site.subscriber.wait("the status is told", |messages| {
+            let told: Vec<Value> = messages
+                .iter()
+                .filter(|message| message.topic == "weir/gw-042/status")
+                .map(|message| serde_json::from_str(&message.payload).unwrap())
+                .collect();
+            let known: BTreeSet<_> = told.iter().map(|status| status["epoch"].as_u64().unwrap()).collect();
+            known.len() == epochs && told.last().is_some_and(|last| last["online"] == online)
+        });
+        messages.unwrap_or_else(|error| panic!("{error}\n{}", site.agent.log().join("\n")))
+    };
+    site.agent.start().unwrap();
+    status(&site, true, 1);
+    site.agent.terminate().unwrap();
+    status(&site, false, 1);
+    site.agent.start().unwrap();
+    status(&site, true, 2);
+    site.agent.kill().unwrap();
+    status(&site, false, 2);
+}

@@ -1,0 +1,85 @@
+//! The real binary at work on a configuration of the test's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use rustix::process::Signal;
+
+use super::pki::{Files, Result};
+use super::process::{Output, Process};
+
+/// A gateway: a directory with a configuration and state, and the agent that runs on them, if any does.
+pub(crate) struct Agent {
+    dir: PathBuf,
+    running: Option<Process>,
+}
+
+impl Agent {
+    /// Writes the configuration: `rest`, and an uplink to the broker at `port` of localhost. Nothing runs yet.
+    pub(crate) fn new(dir: &Path, port: u16, client: &Files, rest: &str) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let config = format!(
+            "[gateway]\nstate_dir = '{dir}'\nruntime_dir = '{dir}'\n\n[clock]\ntrust = 'rtc'\n\n{rest}\n\n\
+             [uplink]\ntype = 'mqtt'\nurl = 'mqtts://localhost:{port}'\n\
+             tls = {{ ca = '{}', cert = '{}', key = '{}' }}\n",
+            client.ca.display(),
+            client.cert.display(),
+            client.key.display(),
+            dir = dir.display(),
+        );
+        fs::write(dir.join("weir.toml"), config)?;
+        Ok(Self { dir: dir.to_owned(), running: None })
+    }
+
+    /// Starts it. What a run before had logged is forgotten.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.arg("run").arg("--config").arg(self.dir.join("weir.toml"));
+        self.running = Some(Process::start(&mut command, Output::Stderr)?);
+        Ok(())
+    }
+
+    /// Starts it and waits for a line in its log.
+    pub(crate) fn start_until(&mut self, line: &str) -> Result<()> {
+        self.start()?;
+        self.wait_for(line)
+    }
+
+    /// Waits for a line in the log that has `text`.
+    pub(crate) fn wait_for(&self, text: &str) -> Result<()> {
+        let what = format!("the agent says {text:?}");
+        self.process()?.wait(&what, |lines| lines.iter().any(|line| line.contains(text)))
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.running.as_ref().map(Process::lines).unwrap_or_default()
+    }
+
+    /// Its resident memory, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
+        let kib: u64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// SIGTERM; waits for its end.
+    pub(crate) fn terminate(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::TERM)
+    }
+
+    /// SIGKILL; waits for its end.
+    pub(crate) fn kill(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::KILL)
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.running.take().ok_or("the agent does not run")?.end(signal)
+    }
+
+    fn process(&self) -> Result<&Process> {
+        self.running.as_ref().ok_or_else(|| "the agent does not run".into())
+    }
+}
