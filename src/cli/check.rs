@@ -22,6 +22,7 @@ pub(super) fn check(arguments: &Configured) -> ExitCode {
 /// What the file says, a line for each stage.
 fn summary(config: &Config) -> String {
     let sources: Vec<&str> = config.sources.iter().map(|(name, _)| &**name).collect();
+    let filters: Vec<String> = config.filters.iter().map(|filter| filter.pattern.to_string()).collect();
     let windows: Vec<String> =
         config.windows.iter().map(|window| format!("{} ({})", window.name, window.pattern)).collect();
     let durability = match config.buffer.durability {
@@ -31,10 +32,14 @@ fn summary(config: &Config) -> String {
     let lines = [
         ("gateway", config.gateway.id.as_deref().unwrap_or("named by its client certificate").to_owned()),
         ("sources", sources.join(", ")),
-        ("filters", config.filters.len().to_string()),
+        ("filters", if filters.is_empty() { "none: all readings pass".into() } else { filters.join(", ") }),
         (
             "windows",
-            if windows.is_empty() { "none: readings pass through".into() } else { windows.join(", ") },
+            if windows.is_empty() {
+                "none: readings are sent as they are".into()
+            } else {
+                windows.join(", ")
+            },
         ),
         (
             "buffer",

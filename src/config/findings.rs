@@ -34,7 +34,7 @@ impl<'f> Findings<'f> {
     }
 
     pub(super) fn error(&mut self, span: Range<usize>, text: impl Into<String>, help: Option<String>) {
-        if !self.torn.contains(&self.line(span.start)) {
+        if self.torn.is_empty() || !self.torn.contains(&self.line(span.start)) {
             self.push(Severity::Error, span, text.into(), help);
         }
     }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::findings::Findings;
 use super::problem::{Problems, Severity};
 use super::table::Table;
-use super::tree::Node;
+use super::tree::{self, Node};
 use super::{Config, Gateway, Limits, Loaded, words};
 use crate::pattern::Pattern;
 use crate::{encode, filter, model, sources, uplink, window};
@@ -20,9 +21,9 @@ use crate::{encode, filter, model, sources, uplink, window};
 const TABLES: [&str; 9] =
     ["gateway", "sources", "filters", "windows", "buffer", "uplink", "limits", "clock", "log"];
 
-/// The most dots that one key may have: the parser bounds brackets in brackets, but not `a.a.a.a`, and each level
-/// takes stack.
-const DOTS_MAX: usize = 32;
+/// How deep tables may lie in tables. The parser allows 80 brackets with 80 dots each, which takes more stack than
+/// there is.
+const DEPTH_MAX: usize = 64;
 
 /// Reads `source`, the text of `file`. `variable` gives the environment's variables.
 pub(super) fn read(
@@ -44,11 +45,6 @@ pub(super) fn read(
 
 fn parse<'f>(findings: &mut Findings<'f>) -> DeTable<'f> {
     let source = findings.source;
-    if let Some(span) = too_deep(source) {
-        let help = format!("a key has at most {DOTS_MAX} dots");
-        findings.syntax(span, "this lies too deep".into(), Some(help));
-        return DeTable::new();
-    }
     let (root, errors) = DeTable::parse_recoverable(source);
     for error in errors {
         let span = error.span().unwrap_or_else(|| findings.end());
@@ -64,22 +60,17 @@ fn parse<'f>(findings: &mut Findings<'f>) -> DeTable<'f> {
             message => findings.syntax(span, format!("this is no TOML: {message}"), None),
         }
     }
-    root.into_inner()
-}
-
-/// Where a key has too many dots. Whatever else has as many, but for a comment on a line of its own, is taken for one.
-fn too_deep(source: &str) -> Option<Range<usize>> {
-    let mut start = 0;
-    for line in source.split_inclusive('\n') {
-        let comment = line.trim_start().starts_with('#');
-        let deep =
-            line.split(['=', ',', '[', ']', '{', '}', '#']).any(|key| key.matches('.').count() > DOTS_MAX);
-        if deep && !comment {
-            return Some(start..start + line.trim_end().len());
+    let mut tables = DeTable::new();
+    for (key, node) in root.into_inner() {
+        if tree::is_deeper(node.get_ref(), DEPTH_MAX) {
+            findings.syntax(key.span(), format!("`{key}` holds tables in tables in tables, too deep"), None);
+            // Dropping it would go as deep. There is one such file, and then the program ends.
+            mem::forget(node);
+        } else {
+            tables.insert(key, node);
         }
-        start += line.len();
     }
-    None
+    tables
 }
 
 struct Reader<'f, 'v> {
@@ -135,7 +126,7 @@ impl<'f> Reader<'f, '_> {
         });
         let clock = self.plain("clock", |_| Vec::new());
         let log = self.plain("log", |_| Vec::new());
-        for key in std::mem::take(&mut self.root).into_iter().map(|(key, _)| key) {
+        for key in mem::take(&mut self.root).into_iter().map(|(key, _)| key) {
             let (span, key) = (key.span(), key.into_inner());
             self.findings.error(span, format!("unknown key `{key}`"), words::instead(&key, &TABLES, "`"));
         }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use super::findings::Findings;
@@ -64,10 +65,17 @@ const GOOD: &str = "[line]\nport = \"/dev/ttyUSB0\"\nevery = \"10s\"\nnames = []
 
 /// What is wrong with `source`, read as a [`Line`]: the marked text of each, what is said and what is advised.
 fn wrong(source: &str, variable: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String, String)> {
+    wrong_as::<Line>(source, variable)
+}
+
+fn wrong_as<T: DeserializeOwned>(
+    source: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Vec<(String, String, String)> {
     let mut findings = Findings::new(source);
     let line = DeTable::parse(source).unwrap().get_mut().remove("line").unwrap();
     let read = Table::new("[line]".into(), line, variable, &mut findings)
-        .and_then(|mut table| table.read(&mut findings, &|rest| Line::deserialize(rest)));
+        .and_then(|mut table| table.read(&mut findings, &|rest| T::deserialize(rest)));
     let problems = findings.finish();
     assert!(read.is_some() || !problems.is_empty(), "what cannot be read says why");
     problems
@@ -202,6 +210,23 @@ fn everything_that_is_missing_is_told_at_once() {
             "`cert` is missing in `tls` of [line]",
         ]
     );
+}
+
+#[test]
+fn what_is_missing_behind_a_missing_table_is_told_too() {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "what matters is how it is read")]
+    struct Needy {
+        decode: Decode,
+        files: Vec<Files>,
+        tls: Files,
+        zone: char,
+        count: std::num::NonZeroU16,
+    }
+    let texts: Vec<_> = wrong_as::<Needy>("[line]", &nothing).into_iter().map(|(_, text, _)| text).collect();
+    let missing = |key| format!("`{key}` is missing in [line]");
+    assert_eq!(texts, ["decode", "files", "tls", "zone", "count"].map(missing));
 }
 
 #[test]
@@ -349,15 +374,11 @@ fn what_is_no_toml_is_told_with_what_else_is_wrong_elsewhere() {
 fn a_file_that_is_no_configuration_at_all_is_bounded_and_does_no_harm() {
     let keys: String = (0..10_000).map(|i| format!("k{i} = 1\n")).collect();
     assert_eq!(file(&keys).unwrap_err().len(), 100);
-    for deep in [
-        "a.".repeat(400_000),
-        format!("x = {}", "[".repeat(400_000)),
-        format!("x = {}", "{a.a.a.a.a.a.a=".repeat(60_000)),
-    ] {
-        assert!(file(&format!("{deep}a = 1")).is_err());
+    let nested = |open: &str, times| format!("x = {}1", open.repeat(times));
+    let closed = nested(&format!("{{{}a = ", "a.".repeat(78)), 79) + &"}".repeat(79);
+    for deep in ["a.".repeat(400_000), nested("[", 400_000), nested("{a.a = ", 60_000), closed] {
+        assert!(file(&deep).is_err());
     }
-    let nested = format!("{}{{}}", format!("{{{}a = ", "a.".repeat(31)).repeat(79)) + &"}".repeat(79);
-    assert!(file(&format!("[[filters]]\nx = {nested}")).is_err());
     assert!(decode(Path::new("x"), vec![b'#'; (1 << 20) + 1]).is_err());
     let problems: Problems = decode(Path::new("x"), b"a\n\xff".to_vec()).unwrap_err();
     assert!(problems.to_string().contains("line 2"), "{problems}");

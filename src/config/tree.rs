@@ -34,6 +34,16 @@ pub(super) fn steps(value: &DeValue<'_>) -> Vec<Step> {
     }
 }
 
+/// Whether something in `value` takes more than `depth` steps.
+pub(super) fn is_deeper(value: &DeValue<'_>, depth: usize) -> bool {
+    let mut inner: Box<dyn Iterator<Item = &Node<'_>>> = match value {
+        DeValue::Table(table) => Box::new(table.values()),
+        DeValue::Array(array) => Box::new(array.iter()),
+        _ => return false,
+    };
+    inner.any(|node| depth == 0 || is_deeper(node.get_ref(), depth - 1))
+}
+
 /// The value at `path`, and its key's place where it has one.
 pub(super) fn get<'a, 'f>(node: &'a Node<'f>, path: &[Step]) -> Option<(Option<Range<usize>>, &'a Node<'f>)> {
     let mut found = (None, node);

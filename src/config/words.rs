@@ -91,7 +91,7 @@ pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     names
         .iter()
         .map(|name| (strsim::jaro_winkler(&word, name), *name))
-        .filter(|(likeness, _)| *likeness > 0.8)
+        .filter(|(likeness, name)| *likeness > 0.8 || strsim::damerau_levenshtein(&word, name) == 1)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, name)| name)
 }
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(nearest("baudrate", &names), Some("baud"));
         assert_eq!(nearest("Max-Frame", &names), Some("max_frame"));
         assert_eq!(nearest("prot", &names), Some("port"));
+        assert_eq!(nearest("lgo", &["log", "clock"]), Some("log"));
         assert_eq!(nearest("colour", &names), None);
         assert_eq!(nearest("", &names), None);
     }
