@@ -1,6 +1,8 @@
 //! The real binary: what it prints and how it exits.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -167,11 +169,11 @@ fn the_version_and_the_exit_codes_are_told() {
 
 #[test]
 fn a_reader_that_has_gone_away_is_no_failure() {
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = UnixStream::pair().unwrap();
     drop(reader);
     let status = std::process::Command::new(assert_cmd::cargo::cargo_bin("weir"))
         .arg("init")
-        .stdout(writer)
+        .stdout(OwnedFd::from(writer))
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(0));
