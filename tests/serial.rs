@@ -91,14 +91,17 @@ async fn a_look_that_is_given_up_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_unplugged_port_is_gone() {
-    let (pty, context) = (Pty::open().unwrap(), context());
+async fn an_unplugged_port_is_gone_and_the_line_that_had_begun_is_counted() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
     let mut source = open(&pty, &context).await;
     let port = pty.port().display().to_string();
+    pty.write_all(b"{\"t\":1}\n{\"t\"").unwrap();
+    values(&mut source, 1).await;
     drop(pty);
     let error = next(&mut source).await.unwrap_err();
     assert!(matches!(error, SourceError::Gone { .. }), "{error}");
     assert_eq!(error.to_string(), format!("{port} went away: it was unplugged"));
+    assert_eq!(refused(&context, Refusal::CutOff), 1);
 }
 
 #[tokio::test]
@@ -124,7 +127,7 @@ async fn a_port_that_another_program_reads_is_refused_until_that_lets_go() {
     let first = open(&pty, &context).await;
     let error = Serial::open(&config(pty.port()), &context).await.unwrap_err();
     assert!(matches!(error, SourceError::Refused { .. }), "{error}");
-    assert!(error.to_string().contains("in use by another program"), "{error}");
+    assert!(error.to_string().contains("another program, or another source, has it open"), "{error}");
     drop(first);
     let mut second = open(&pty, &context).await;
     pty.write_all(b"{\"t\":1}\n").unwrap();

@@ -142,7 +142,10 @@ impl Config {
 
 /// Any source, open.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are as many as tables in the file, and they do not move")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as tables in the file, and they do not move"
+)]
 pub enum AnySource {
     /// A serial line.
     Serial(serial::Serial),

@@ -2,9 +2,10 @@
 //!
 //! The port is opened raw, for this process alone, and only read. What lies in the kernel's buffer when it is opened
 //! is data and is kept. A reader that joins in the middle of a frame cannot know it: the rest of that frame is read
-//! as a frame, usually does not decode, and is counted as refused. What was read of a frame when the port went away
-//! goes with it.
+//! as a frame, usually does not decode, and is counted as refused. A frame that had begun when the port went away is
+//! counted as cut off.
 
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
@@ -159,17 +160,10 @@ impl Source for Serial {
     async fn next(&mut self) -> Result<Batch, SourceError> {
         loop {
             // The only point where this waits, so the only one where it can be cancelled.
-            let read = self.port.read(&mut self.buffer).await;
-            let gone = |cause: String| SourceError::Gone { what: self.name.to_string(), cause };
-            let bytes = match read {
-                Ok(0) => return Err(gone("it was unplugged".to_owned())),
+            let bytes = match self.port.read(&mut self.buffer).await {
+                Ok(0) => return Err(self.gone(None)),
                 Ok(length) => self.buffer.get(..length).unwrap_or_default(),
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::EIO | libc::ENXIO | libc::ENODEV)) =>
-                {
-                    return Err(gone("it was unplugged".to_owned()));
-                }
-                Err(error) => return Err(gone(error.to_string())),
+                Err(error) => return Err(self.gone(Some(&error))),
             };
             let mut readings = Readings::new(self.clock.now());
             self.stream.read(bytes, &mut readings);
@@ -180,22 +174,34 @@ impl Source for Serial {
     }
 }
 
+impl Serial {
+    fn gone(&self, error: Option<&io::Error>) -> SourceError {
+        self.stream.cut_off();
+        let cause = match error.map(|error| (error.raw_os_error(), error)) {
+            None | Some((Some(libc::EIO | libc::ENXIO | libc::ENODEV), _)) => "it was unplugged".to_owned(),
+            Some((_, error)) => error.to_string(),
+        };
+        SourceError::Gone { what: self.name.to_string(), cause }
+    }
+}
+
 /// What the failure to open `port` means to the person who has to see to it.
 fn refused(port: &str, error: &tokio_serial::Error) -> SourceError {
     let what = port.to_owned();
     let (cause, hint) = match error.kind {
-        ErrorKind::Io(std::io::ErrorKind::NotFound) => {
+        ErrorKind::Io(io::ErrorKind::NotFound) => {
             let hint = "check that the adapter is plugged in and that `port` names it".to_owned();
             return SourceError::Missing { what, hint };
         }
-        ErrorKind::Io(std::io::ErrorKind::PermissionDenied) => (
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => (
             "permission denied".to_owned(),
             "add the user that weir runs as to the group `dialout`, then start weir again".to_owned(),
         ),
         // What the library says where the port is locked, by ioctl or by flock.
-        ErrorKind::NoDevice => {
-            ("it is in use by another program".to_owned(), format!("`fuser -v {port}` shows which"))
-        }
+        ErrorKind::NoDevice => (
+            "another program, or another source, has it open".to_owned(),
+            format!("`fuser -v {port}` shows which"),
+        ),
         _ => (
             error.description.to_lowercase(),
             "check that `port` names a serial port and that it can do these settings".to_owned(),

@@ -18,6 +18,8 @@ pub struct Stats {
 pub enum Refusal {
     /// A frame over `max_frame`.
     TooLong,
+    /// A frame that had begun when its stream ended.
+    CutOff,
     /// A frame that is not valid UTF-8.
     NotText,
     /// A frame that the decoder cannot read.
@@ -28,13 +30,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::TooLong, Self::NotText, Self::Undecodable, Self::BadName];
+    pub const ALL: [Self; 5] = [Self::TooLong, Self::CutOff, Self::NotText, Self::Undecodable, Self::BadName];
 
     /// Its name in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::TooLong => "too_long",
+            Self::CutOff => "cut_off",
             Self::NotText => "not_text",
             Self::Undecodable => "undecodable",
             Self::BadName => "bad_name",

@@ -8,7 +8,7 @@ use super::framing::{self, Framer};
 use super::{Context, Refusal};
 use crate::model::{NAME_MAX, Readings};
 
-/// One byte stream on its way to readings. What it holds of an unfinished frame goes with it when it is dropped.
+/// One byte stream on its way to readings.
 #[derive(Debug)]
 pub(super) struct Stream {
     framer: Framer,
@@ -66,6 +66,15 @@ impl Stream {
         stats.readings.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         stats.ignored.fetch_add(ignored, Ordering::Relaxed);
     }
+
+    /// Counts the frame that will never be finished, where one has begun: the other side went away.
+    pub(super) fn cut_off(&self) {
+        let unfinished = self.framer.unfinished();
+        if unfinished > 0 {
+            let Context { name, stats, .. } = &self.context;
+            stats.refuse(name, Refusal::CutOff, || format!("a frame ended after {unfinished} bytes"));
+        }
+    }
 }
 
 /// The beginning of a frame, fit for a log.
@@ -74,5 +83,45 @@ fn excerpt(frame: &[u8]) -> String {
     match frame.get(..SHOWN) {
         Some(start) if frame.len() > SHOWN => format!("`{}…` ({} bytes)", start.escape_ascii(), frame.len()),
         _ => format!("`{}`", frame.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::{Timestamp, Value};
+    use crate::sources::Stats;
+
+    #[tokio::test]
+    async fn what_becomes_no_reading_is_counted_by_cause() {
+        let context = Context {
+            name: "line".into(),
+            clock: Clock::injected(Timestamp(0), true),
+            stats: Arc::new(Stats::default()),
+        };
+        let framing = toml::from_str("type = 'lines'\nmax_frame = '28B'").unwrap();
+        let decode = toml::from_str("type = 'json'").unwrap();
+        let mut stream = Stream::new(&framing, &decode, Some("boiler"), &context);
+        let mut readings = Readings::new(context.clock.now());
+        let bytes = b"{\"t\":1,\"s\":\"ok\",\"n\":null}\n\xff\nno json\n{\"\":1,\"t\":2}\nlonger than the 28 bytes of it\n{\"t\":";
+        stream.read(&bytes[..10], &mut readings);
+        stream.read(&bytes[10..], &mut readings);
+        stream.cut_off();
+
+        let found: Vec<_> =
+            readings.iter().map(|(frame, reading)| (frame, reading.device, reading.value)).collect();
+        assert_eq!(found, [(0, "boiler", Value::Int(1)), (1, "boiler", Value::Int(2))]);
+        let stats = &context.stats;
+        assert_eq!(stats.refused().map(|(_, count)| count).collect::<Vec<_>>(), [1; Refusal::ALL.len()]);
+        assert_eq!(stats.bytes.load(Ordering::Relaxed), bytes.len() as u64);
+        assert_eq!(stats.ignored.load(Ordering::Relaxed), 2);
+        assert_eq!(stats.readings.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_log_shows_the_beginning_of_a_frame_without_its_control_characters() {
+        assert_eq!(excerpt(b"a\x1b[2J\n"), r"`a\x1b[2J\n`");
+        assert_eq!(excerpt(&[b'x'; 65]), format!("`{}…` (65 bytes)", "x".repeat(64)));
     }
 }

@@ -70,4 +70,12 @@ impl Framer {
             Self::Lines(lines) => lines.next(input),
         }
     }
+
+    /// How many bytes of an unfinished frame wait for the next read.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        match self {
+            Self::Lines(lines) => lines.unfinished(),
+        }
+    }
 }
