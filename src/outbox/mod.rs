@@ -43,7 +43,7 @@ use crate::units::{self, Size};
 use queue::{Queue, Settings, Step};
 use sqlite::Sqlite;
 pub use stats::Stats;
-use store::{Done, Store};
+use store::{Done, Job, Store};
 use writer::Shared;
 
 /// `[buffer]`.
@@ -161,26 +161,7 @@ impl Outbox {
     }
 
     fn over(mut store: Box<dyn Store>, settings: Settings, clock: Clock) -> Opened {
-        let stamp = clock.now();
-        let now = stamp.monotonic;
-        let mut saved = None;
-        let mut opened = store.open(stamp.wall);
-        let mut before = None;
-        if let Ok(found) = &mut opened {
-            saved = found.run.as_mut().and_then(|run| run.saved.take());
-            before = found.run.as_ref().map(|run| run.epoch);
-        }
-        let epoch = if opened.is_ok() { epoch(before, stamp) } else { random_epoch() };
-        let mut queue = Queue::new(settings, epoch, Arc::default());
-        queue.finish(Done::Open(opened), now);
-        // The small write of the start: the epoch holds only once it is stored.
-        if let Step::Work(job @ store::Job::Commit(_)) = queue.step(now) {
-            let done = job.run(&mut *store, stamp.wall);
-            if matches!(done, Done::Commit(Err(_))) {
-                queue.change_epoch(random_epoch());
-            }
-            queue.finish(done, now);
-        }
+        let (queue, saved) = begin(&mut *store, settings, clock.now());
         let shared = Arc::new(Shared::new(queue, clock));
         let mut writer = JoinSet::new();
         writer.spawn(writer::run(Arc::clone(&shared), store));
@@ -296,6 +277,29 @@ impl Outbox {
         self.shared.change(|queue| queue.close(saved));
         self.shared.wait(&self.shared.closed, |queue| queue.is_closed().then_some(())).await;
     }
+}
+
+/// A queue with what `store` holds, if it opens, and what the run before left. Does the small write of the start.
+fn begin(store: &mut dyn Store, settings: Settings, stamp: Stamp) -> (Queue, Option<Vec<u8>>) {
+    let now = stamp.monotonic;
+    let mut opened = store.open(stamp.wall);
+    let before = opened.as_mut().ok().and_then(|found| found.run.as_mut());
+    let saved = before.and_then(|run| run.saved.take());
+    let epoch = match &opened {
+        Ok(found) => epoch(found.run.as_ref().map(|run| run.epoch), stamp),
+        Err(_) => random_epoch(),
+    };
+    let mut queue = Queue::new(settings, epoch, Arc::default());
+    queue.finish(Done::Open(opened), now);
+    if let Step::Work(job @ Job::Commit(_)) = queue.step(now) {
+        let done = job.run(store, stamp.wall);
+        if matches!(done, Done::Commit(Err(_))) {
+            // An epoch that is not stored might be given again.
+            queue.change_epoch(random_epoch());
+        }
+        queue.finish(done, now);
+    }
+    (queue, saved)
 }
 
 /// The greater of the stored epoch plus 1 and the Unix time in seconds; without either to rely on a random one.

@@ -259,8 +259,10 @@ impl Sqlite {
                 format!("cannot {doing} {file}: it is read-only: mount its file system writable")
             }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                format!("cannot {doing} {file}: another process has it open: stop the other weir, or give it \
-                         a `state_dir` of its own")
+                format!(
+                    "cannot {doing} {file}: another process has it open: stop the other weir, or give it \
+                         a `state_dir` of its own"
+                )
             }
             Some(ErrorCode::SystemIoFailure) => {
                 format!("cannot {doing} {file}: the disk reports an error ({error}): it may be worn out")
@@ -319,7 +321,8 @@ impl Sqlite {
             let version = number(connection, "PRAGMA user_version")?;
             Ok((version, number(connection, "SELECT count(*) FROM sqlite_master")?))
         };
-        let opened = self.connect().and_then(|connection| format(&connection).map(|format| (connection, format)));
+        let opened =
+            self.connect().and_then(|connection| format(&connection).map(|format| (connection, format)));
         let (connection, (version, tables)) = opened.map_err(|error| self.fault("open", &error))?;
         let empty = version == 0 && tables == 0;
         if version != VERSION && !empty {
@@ -431,8 +434,8 @@ fn unsigned(number: i64) -> u64 {
 /// FNV-1a over id and bytes, folded to 32 bits: it finds what a worn card does, not what somebody forges.
 fn checksum(epoch: i64, sequence: i64, bytes: &[u8]) -> i64 {
     let id = epoch.to_le_bytes().into_iter().chain(sequence.to_le_bytes());
-    let hash = id.chain(bytes.iter().copied()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = id
+        .chain(bytes.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     i64::from((hash ^ (hash >> 32)) as u32)
 }

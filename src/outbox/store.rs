@@ -146,7 +146,7 @@ pub(super) enum Done {
 }
 
 /// The most rows that are read ahead, and about the most bytes.
-pub(super) const AHEAD: (usize, usize) = (256, 64 << 10);
+pub(super) const AHEAD: (usize, usize) = if cfg!(test) { (8, 4 << 10) } else { (256, 64 << 10) };
 
 impl Job {
     /// Does it. May block for as long as the disk does.

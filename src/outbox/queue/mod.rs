@@ -113,6 +113,9 @@ pub(super) struct Queue {
     /// What a commit is just writing: positions in order, and the settled rows that it deletes.
     writing: Vec<Position>,
     deleting: (usize, u64),
+    /// Whether messages were evicted that the commit under way deletes. Should it not become true before a crash, they
+    /// are back: until then nothing that comes after them is handed out.
+    evicting: bool,
     /// Whether it writes the note of an orderly stop.
     writing_last: bool,
     closing: Closing,
@@ -149,6 +152,7 @@ impl Queue {
             run_due: false,
             writing: Vec::new(),
             deleting: (0, 0),
+            evicting: false,
             writing_last: false,
             closing: Closing::No,
             armed: Duration::ZERO,
@@ -179,7 +183,8 @@ impl Queue {
     /// Puts a message in its compact form at the end. Where memory is full its oldest are dropped, into the ledger.
     pub(super) fn append(&mut self, bytes: Vec<u8>, now: Duration) {
         let id = self.next_id();
-        let entry = Entry { position: self.next_position, id, bytes: bytes.into(), since: now, stored: false };
+        let entry =
+            Entry { position: self.next_position, id, bytes: bytes.into(), since: now, stored: false };
         self.next_position += 1;
         self.tail_bytes += entry.cost();
         self.tail.push_back(entry);
@@ -221,6 +226,9 @@ impl Queue {
                 self.again.remove(&position);
                 taken.push((entry.id, Arc::clone(&entry.bytes)));
                 continue;
+            }
+            if self.evicting {
+                break;
             }
             let entry = match self.ahead.front() {
                 Some(Met::Damaged(_)) => {
@@ -301,6 +309,16 @@ impl Queue {
     /// Forgets a gap record that was answered for.
     pub(super) fn acknowledge_gap(&mut self, id: Id) {
         self.ledger.acknowledge(id);
+    }
+
+    /// Whether nothing waits any more, no gap and no write.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.out.is_empty()
+            && self.tail.is_empty()
+            && self.backlog() == 0
+            && self.ledger.len() == 0
+            && self.settled == 0
     }
 
     fn next_id(&mut self) -> Id {

@@ -15,7 +15,7 @@ use super::{Entry, OVERHEAD, Ordering, Position, Queue, Settings};
 use crate::model::Cause;
 
 /// How many settled rows are worth a commit of their own.
-const SETTLED_MANY: usize = 1_000;
+const SETTLED_MANY: usize = if cfg!(test) { 10 } else { 1_000 };
 /// How long they are gathered at least.
 const SETTLED_PAUSE: Duration = Duration::from_secs(1);
 /// How long to leave a disk alone that has failed: doubled from the first to the second.
@@ -169,7 +169,9 @@ impl Queue {
             Done::Open(Ok(found)) => {
                 if found.run.as_ref().is_some_and(|run| run.saved.is_some()) {
                     // The windows are open anew by now: what was saved of the old ones cannot be put into them.
-                    tracing::error!("the saved windows were found too late to be resumed: their readings are lost");
+                    tracing::error!(
+                        "the saved windows were found too late to be resumed: their readings are lost"
+                    );
                     self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
                 }
                 self.attach(found, now);
@@ -192,7 +194,10 @@ impl Queue {
         if matches!(self.closing, Closing::No) {
             let bytes = saved.as_ref().map_or(0, Vec::len);
             if bytes > self.settings.saved_max {
-                tracing::error!(bytes, "the open windows are too large to be saved beside the buffer: they are lost");
+                tracing::error!(
+                    bytes,
+                    "the open windows are too large to be saved beside the buffer: they are lost"
+                );
             }
             let saved = saved.filter(|saved| saved.len() <= self.settings.saved_max);
             self.closing = Closing::Asked { saved, tried: false };
@@ -312,6 +317,7 @@ impl Queue {
         while need > self.room + self.settled_bytes {
             match self.ahead.pop_front() {
                 Some(Met::Row(row)) => {
+                    self.evicting = true;
                     self.settle_row(row.bytes.len() + OVERHEAD, now);
                     self.stats.evicted.fetch_add(1, Ordering::Relaxed);
                     self.lose(Cause::Evicted, &row.bytes, now);
@@ -333,17 +339,13 @@ impl Queue {
         self.settled_since = None;
         let delete_below = self.cursor();
         let keep = self.out.values().filter(|entry| entry.stored).map(|entry| entry.position);
-        Job::Commit(Commit {
-            delete_below,
-            keep: keep.collect(),
-            rows,
-            losses: self.ledger.changes(),
-            run,
-        })
+        Job::Commit(Commit { delete_below, keep: keep.collect(), rows, losses: self.ledger.changes(), run })
     }
 
     fn committed(&mut self, result: Result<Committed, Fault>, now: Duration) {
         let writing = std::mem::take(&mut self.writing);
+        // A disk that takes no writes must not stop the stream.
+        self.evicting = false;
         self.ledger.written(result.is_ok());
         let Committed { taken, room, used } = match result {
             Ok(committed) => committed,
@@ -381,7 +383,9 @@ impl Queue {
             // What the store calls room was none for the next row: have the next commit evict for all it adds.
             self.room = 0;
             if taken == 0 && self.deleting.0 == 0 && !had_room {
-                let fault = Fault::Failed("`max_bytes` is used up, and there is nothing that could be evicted".into());
+                let fault = Fault::Failed(
+                    "`max_bytes` is used up, and there is nothing that could be evicted".into(),
+                );
                 self.fail(&fault, now);
             }
             return;
@@ -447,7 +451,7 @@ impl Queue {
                 self.tail.push_front(entry);
             }
         }
-        self.reading = None;
+        (self.reading, self.evicting) = (None, false);
         (self.next_read, self.stored_end) = (Position::MIN, Position::MIN);
         (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
     }
