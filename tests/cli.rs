@@ -60,11 +60,8 @@ fn every_sample_passes_check() {
 #[test]
 fn every_configuration_in_the_readme_passes_check() {
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let blocks: Vec<&str> = readme
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(!blocks.is_empty(), "the README shows a configuration");
     for block in blocks {
         assert_sound(block, &check(block));
@@ -124,7 +121,8 @@ fn an_absent_file_and_one_that_cannot_be_read_say_what_to_do() {
 fn run_refuses_a_wrong_file_as_check_does() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("weir.toml"), "[lgo]\n").unwrap();
-    let [run, check] = ["run", "check"].map(|command| weir(directory.path(), &[command, "--config", "weir.toml"]));
+    let [run, check] =
+        ["run", "check"].map(|command| weir(directory.path(), &[command, "--config", "weir.toml"]));
     assert_eq!(run.status.code(), Some(78));
     assert!(text(&run.stderr).contains("weir.toml:1:2"), "{}", text(&run.stderr));
     assert_eq!(text(&run.stderr), text(&check.stderr));
@@ -133,7 +131,8 @@ fn run_refuses_a_wrong_file_as_check_does() {
 #[test]
 fn a_variable_is_put_in_and_a_missing_one_is_marked_without_telling_others() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("weir.toml"), "[gateway]\nid = \"${WEIR_TEST_ID} ${WEIR_TEST_NONE}\"\n").unwrap();
+    fs::write(directory.path().join("weir.toml"), "[gateway]\nid = \"${WEIR_TEST_ID} ${WEIR_TEST_NONE}\"\n")
+        .unwrap();
     let output = Command::cargo_bin("weir")
         .unwrap()
         .current_dir(directory.path())
@@ -142,13 +141,17 @@ fn a_variable_is_put_in_and_a_missing_one_is_marked_without_telling_others() {
         .output()
         .unwrap();
     let said = text(&output.stderr);
-    assert!(said.contains("weir.toml:2:23") && said.contains("`${WEIR_TEST_NONE}` stands for nothing"), "{said}");
+    assert!(
+        said.contains("weir.toml:2:23") && said.contains("`${WEIR_TEST_NONE}` stands for nothing"),
+        "{said}"
+    );
     assert!(!said.contains("hunter2"), "{said}");
 }
 
 #[test]
 fn a_wrong_command_line_exits_with_2() {
-    for arguments in [&[][..], &["chekc"], &["check", "--confg", "x"], &["init", "x"], &["check", "--config"]] {
+    for arguments in [&[][..], &["chekc"], &["check", "--confg", "x"], &["init", "x"], &["check", "--config"]]
+    {
         let output = weir(Path::new(ROOT), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("--help"), "{arguments:?}");

@@ -34,7 +34,8 @@ impl Site {
         let authority = Authority::new("CA").unwrap();
         let server = authority.server(&["localhost"], Valid::Now).unwrap();
         let server = server.write(dir.path(), "server", &authority).unwrap();
-        let client = authority.client("gw-042", Valid::Now).unwrap().write(dir.path(), "client", &authority).unwrap();
+        let client =
+            authority.client("gw-042", Valid::Now).unwrap().write(dir.path(), "client", &authority).unwrap();
         let broker = Mosquitto::start(dir.path(), &server, "").unwrap();
         let subscriber = broker.subscribe(&client, "watcher", "weir/#").unwrap();
         let agent = Agent::new(&dir.path().join("gateway"), broker.port(), &client, rest).unwrap();
@@ -44,7 +45,10 @@ impl Site {
     /// Waits until the data that has arrived is enough, and returns it.
     fn data(&self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Value> {
         let messages = self.subscriber.wait(what, |messages| enough(&data(messages)));
-        data(&messages.unwrap_or_else(|error| panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n"))))
+        data(
+            &messages
+                .unwrap_or_else(|error| panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n"))),
+        )
     }
 }
 
@@ -56,7 +60,10 @@ fn data(messages: &[Message]) -> Vec<Value> {
 
 fn serial(port: &Path) -> String {
     let decode = "{ type = 'json', device = 'dev', time = 'ts', time_unit = 'ms' }";
-    format!("[sources.line]\ntype = 'serial'\nport = '{}'\nbaud = 115200\ndecode = {decode}\n", port.display())
+    format!(
+        "[sources.line]\ntype = 'serial'\nport = '{}'\nbaud = 115200\ndecode = {decode}\n",
+        port.display()
+    )
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -84,9 +91,14 @@ fn ten_thousand_readings_of_three_devices_arrive_in_the_right_windows() {
     for n in 0..5_000_i64 {
         let (name, time) = (format!("device-{}", n % 3), START + 20 * n);
         let (temperature, pressure) = (f64::from((n * 7 % 101) as i32) / 4.0, 1000 + n % 13);
-        writeln!(device, "{{\"dev\":\"{name}\",\"ts\":{time},\"temperature\":{temperature},\"pressure\":{pressure}}}").unwrap();
+        writeln!(
+            device,
+            "{{\"dev\":\"{name}\",\"ts\":{time},\"temperature\":{temperature},\"pressure\":{pressure}}}"
+        )
+        .unwrap();
         for (metric, value) in [("temperature", temperature), ("pressure", pressure as f64)] {
-            let window = expected.entry((name.clone(), metric.to_owned(), time - time.rem_euclid(1_000))).or_default();
+            let window =
+                expected.entry((name.clone(), metric.to_owned(), time - time.rem_euclid(1_000))).or_default();
             let first = window.count == 0;
             window.min = if first { value } else { window.min.min(value) };
             window.max = if first { value } else { window.max.max(value) };
@@ -104,7 +116,10 @@ fn ten_thousand_readings_of_three_devices_arrive_in_the_right_windows() {
 
     let mut told = BTreeMap::new();
     for message in &arrived {
-        assert_eq!((&message["gateway"], &message["source"], &message["window"]), (&"gw-042".into(), &"line".into(), &"fine".into()));
+        assert_eq!(
+            (&message["gateway"], &message["source"], &message["window"]),
+            (&"gw-042".into(), &"line".into(), &"fine".into())
+        );
         let (device, start) = (message["device"].as_str().unwrap(), message["start"].as_i64().unwrap());
         assert_eq!(message["end"], start + 1_000);
         for (metric, values) in message["metrics"].as_object().unwrap() {
@@ -158,7 +173,11 @@ fn first_deliveries(messages: &[Value]) -> Vec<u64> {
 fn report(name: &str, written: usize, numbers: &[u64], all: usize) {
     let arrived: BTreeSet<_> = numbers.iter().collect();
     let reordered = numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
-    println!("{name}: written {written}, lost {}, repeated {}, reordered {reordered}", written - arrived.len(), all - numbers.len());
+    println!(
+        "{name}: written {written}, lost {}, repeated {}, reordered {reordered}",
+        written - arrived.len(),
+        all - numbers.len()
+    );
 }
 
 const OUTAGE: Duration = Duration::from_secs(30);
@@ -253,7 +272,9 @@ fn a_megabyte_of_noise_on_the_line_neither_stops_nor_grows_it() {
         let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
         pty.write_all(&bytes).unwrap();
     };
-    let value = |n: usize| move |messages: &[Value]| messages.iter().any(|message| message["metrics"]["n"]["value"] == n);
+    let value = |n: usize| {
+        move |messages: &[Value]| messages.iter().any(|message| message["metrics"]["n"]["value"] == n)
+    };
 
     // Some noise first, so that what is allocated once is there before the comparison.
     noise(&mut pty, 64 << 10);
@@ -267,7 +288,8 @@ fn a_megabyte_of_noise_on_the_line_neither_stops_nor_grows_it() {
         writeln!(pty, "{{\"dev\":\"sensor\",\"n\":{n}}}").unwrap();
     }
     let arrived = site.data("the last good reading has arrived", value(100));
-    let good: BTreeSet<_> = arrived.iter().filter_map(|message| message["metrics"]["n"]["value"].as_u64()).collect();
+    let good: BTreeSet<_> =
+        arrived.iter().filter_map(|message| message["metrics"]["n"]["value"].as_u64()).collect();
     assert_eq!(good.len(), 100);
     let after = site.agent.resident().unwrap();
     println!("resident before {before}, after {after} bytes");

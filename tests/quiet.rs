@@ -120,7 +120,10 @@ async fn the_log_of_a_quiet_hour_has_no_repeated_line() {
     let mut seen = HashSet::new();
     let repeated: Vec<_> = lines.iter().filter(|line| !seen.insert(*line)).collect();
     assert!(repeated.is_empty(), "repeated: {repeated:#?}\nall: {lines:#?}");
-    assert!(lines.iter().any(|line| line.contains("no-such-port")), "the missing sensor is told once: {lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.contains("no-such-port")),
+        "the missing sensor is told once: {lines:#?}"
+    );
     // An hour of three devices: 360 windows each, and a pressure each second.
     let taken = *taken.lock().unwrap();
     assert!(taken > 3 * (360 + 3600) - 20, "only {taken} messages: the hour was not lived through");

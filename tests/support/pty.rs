@@ -4,16 +4,25 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use rustix::io::ioctl_fionread;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+/// Opening the port must not make it this process's controlling terminal (`O_NOCTTY`).
+const NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits() as i32;
 
 /// One terminal pair. Dropping it is pulling the plug.
 #[derive(Debug)]
 pub(crate) struct Pty {
     device: File,
     port: PathBuf,
+    /// Held open, so that what is written while nobody reads waits in the kernel.
+    held: File,
 }
 
 impl Pty {
@@ -25,13 +34,25 @@ impl Pty {
         let mut termios = tcgetattr(&device)?;
         termios.make_raw();
         tcsetattr(&device, OptionalActions::Now, &termios)?;
-        let port = OsString::from_vec(ptsname(&device, Vec::new())?.into_bytes()).into();
-        Ok(Self { device: device.into(), port })
+        let port: PathBuf = OsString::from_vec(ptsname(&device, Vec::new())?.into_bytes()).into();
+        let held = File::options().read(true).write(true).custom_flags(NOCTTY).open(&port)?;
+        Ok(Self { device: device.into(), port, held })
     }
 
     /// The path to open.
     pub(crate) fn port(&self) -> &Path {
         &self.port
+    }
+
+    /// Waits until everything that was written has been read.
+    pub(crate) fn wait_until_read(&self) -> io::Result<()> {
+        for _ in 0..6_000 {
+            if ioctl_fionread(&self.held)? == 0 {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

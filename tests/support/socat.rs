@@ -21,7 +21,9 @@ impl Socat {
         command.args(["-d", "-d", &end(&device), &end(&port)]);
         let process = Process::start(&mut command, Output::Stderr)
             .map_err(|error| format!("{error}: is socat installed? `apt-get install socat`"))?;
-        process.wait("socat joins them", |lines| lines.iter().any(|line| line.contains("starting data transfer")))?;
+        process.wait("socat joins them", |lines| {
+            lines.iter().any(|line| line.contains("starting data transfer"))
+        })?;
         Ok(Self { _process: process, device, port })
     }
 

@@ -1,0 +1,141 @@
+//! A real mosquitto on a port of its own, and real subscribers to it.
+//!
+//! Nothing here sleeps: mosquitto's own log says when it listens and when a subscription stands.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::pki::{Files, Result};
+use super::process::{Output, Process};
+
+/// A broker that demands a client certificate of everybody. It is killed with this handle.
+pub(crate) struct Mosquitto {
+    port: u16,
+    config: PathBuf,
+    running: Option<Process>,
+}
+
+/// A message as a subscriber got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: String,
+    pub(crate) retain: bool,
+    pub(crate) qos: u64,
+}
+
+/// A `mosquitto_sub`, which outlives the broker's restarts and misses nothing in them. It is killed with this handle.
+pub(crate) struct Subscriber(Process);
+
+impl Mosquitto {
+    /// Starts one on a free port, with its state in `dir`. `extra` goes into its configuration as it is.
+    pub(crate) fn start(dir: &Path, server: &Files, extra: &str) -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let config = dir.join("mosquitto.conf");
+        let text = format!(
+            "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
+             allow_anonymous true\nuser root\npersistence true\npersistence_location {}/\nlog_dest stderr\n\
+             log_type all\nmax_queued_messages 0\n{extra}\n",
+            server.ca.display(),
+            server.cert.display(),
+            server.key.display(),
+            dir.display(),
+        );
+        fs::write(&config, text)?;
+        let mut broker = Self { port, config, running: None };
+        broker.restart()?;
+        Ok(broker)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it in order, which saves its sessions.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        if let Some(process) = self.running.take() {
+            process.end(Signal::TERM)?;
+        }
+        Ok(())
+    }
+
+    /// Starts it again on the same port.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        let program = program("mosquitto", "/usr/sbin/mosquitto")?;
+        let process = Process::start(Command::new(program).arg("-c").arg(&self.config), Output::Stderr)?;
+        process.wait("mosquitto listens", |lines| lines.iter().any(|line| line.ends_with(" running")))?;
+        self.running = Some(process);
+        Ok(())
+    }
+
+    /// What it has logged since it was started.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.running.as_ref().map(Process::lines).unwrap_or_default()
+    }
+
+    /// Subscribes with QoS 1, under a `name` that no other subscriber has; retained messages come first.
+    pub(crate) fn subscribe(&self, client: &Files, name: &str, topic: &str) -> Result<Subscriber> {
+        let mut command = Command::new(program("mosquitto_sub", "/usr/bin/mosquitto_sub")?);
+        command
+            .args(["-h", "localhost", "-p", &self.port.to_string(), "-V", "5", "-q", "1", "-F", "%j"])
+            .args(["-i", name, "-c", "-x", "4294967295", "-t", topic])
+            .arg("--cafile")
+            .arg(&client.ca)
+            .arg("--cert")
+            .arg(&client.cert)
+            .arg("--key")
+            .arg(&client.key);
+        let process = Process::start(&mut command, Output::Stdout)?;
+        let broker = self.running.as_ref().ok_or("mosquitto is stopped")?;
+        let told = format!(" Sending SUBACK to {name}");
+        broker.wait("the subscription stands", |lines| lines.iter().any(|line| line.ends_with(&told)))?;
+        Ok(Subscriber(process))
+    }
+}
+
+impl Subscriber {
+    /// What it has got so far.
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        messages(&self.0.lines())
+    }
+
+    /// Blocks until what it has got is enough, and returns it.
+    pub(crate) fn wait(
+        &self,
+        what: &str,
+        mut enough: impl FnMut(&[Message]) -> bool,
+    ) -> Result<Vec<Message>> {
+        self.0.wait(what, |lines| enough(&messages(lines)))?;
+        Ok(self.messages())
+    }
+}
+
+/// The messages in what `mosquitto_sub` prints.
+fn messages(lines: &[String]) -> Vec<Message> {
+    let message = |line: &String| {
+        let json: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(Message {
+            topic: json["topic"].as_str()?.to_owned(),
+            payload: match &json["payload"] {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            },
+            retain: json["retain"].as_u64()? == 1,
+            qos: json["qos"].as_u64()?,
+        })
+    };
+    lines.iter().filter_map(message).collect()
+}
+
+fn program(name: &str, usual: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|dir| dir.join(name)).chain([PathBuf::from(usual)]);
+    places.find(|place| place.is_file()).ok_or_else(|| {
+        format!("{name} is not installed: `apt-get install mosquitto mosquitto-clients`; this test cannot do without")
+            .into()
+    })
+}
