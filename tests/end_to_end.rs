@@ -1,8 +1,14 @@
 //! The real binary between a real serial line and a real mosquitto that demands client certificates.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, prints what it counted, and lives in real time"
+)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -42,6 +48,11 @@ impl Site {
         Self { agent, subscriber, broker, _dir: dir }
     }
 
+    /// Waits until the gap records that have arrived are enough, and returns them.
+    fn gaps(&self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Value> {
+        gaps(&self.subscriber.wait(what, |messages| enough(&gaps(messages))).unwrap())
+    }
+
     /// Waits until the data that has arrived is enough, and returns it.
     fn data(&self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Value> {
         let messages = self.subscriber.wait(what, |messages| enough(&data(messages)));
@@ -50,6 +61,13 @@ impl Site {
                 .unwrap_or_else(|error| panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n"))),
         )
     }
+}
+
+/// The gap records among all messages, each once.
+fn gaps(messages: &[Message]) -> Vec<Value> {
+    let told = messages.iter().filter(|message| message.topic == "weir/gw-042/gaps");
+    let told = told.map(|message| serde_json::from_str::<Value>(&message.payload).unwrap());
+    told.map(|gap| (gap["id"].to_string(), gap)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
 /// The data messages among all, repeated ones too.
@@ -154,20 +172,30 @@ impl Counter {
     fn run_for(&mut self, duration: Duration) {
         let until = Instant::now() + duration;
         while Instant::now() < until {
-            for _ in 0..10 {
-                writeln!(self.pty, "{{\"dev\":\"counter\",\"n\":{}}}", self.written.len()).unwrap();
-                self.written.push(Instant::now());
-            }
+            self.write(10);
             thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn write(&mut self, lines: usize) {
+        for _ in 0..lines {
+            writeln!(self.pty, "{{\"dev\":\"counter\",\"n\":{}}}", self.written.len()).unwrap();
+            self.written.push(Instant::now());
         }
     }
 }
 
 /// What a subscriber that drops repeated ids makes of it: the numbers in the order of their first arrival.
 fn first_deliveries(messages: &[Value]) -> Vec<u64> {
-    let mut seen = BTreeSet::new();
-    let first = messages.iter().filter(|message| seen.insert(message["id"].as_str().unwrap().to_owned()));
-    first.map(|message| message["metrics"]["n"]["value"].as_u64().unwrap()).collect()
+    let mut seen = HashMap::new();
+    let mut numbers = Vec::new();
+    for message in messages {
+        match seen.insert(message["id"].as_str().unwrap(), message) {
+            None => numbers.push(message["metrics"]["n"]["value"].as_u64().unwrap()),
+            Some(before) => assert_eq!(before, message, "one id for two messages"),
+        }
+    }
+    numbers
 }
 
 fn report(name: &str, written: usize, numbers: &[u64], all: usize) {
@@ -183,7 +211,7 @@ fn report(name: &str, written: usize, numbers: &[u64], all: usize) {
 const OUTAGE: Duration = Duration::from_secs(30);
 
 #[test]
-fn an_outage_of_thirty_seconds_under_load_loses_nothing_and_keeps_the_order() {
+fn g1_g4_g5_an_outage_of_thirty_seconds_under_load_loses_nothing_and_keeps_the_order() {
     let mut counter = Counter::new();
     let mut site = Site::new(&serial(counter.pty.port()));
     site.agent.start_until("connected").unwrap();
@@ -202,7 +230,7 @@ fn an_outage_of_thirty_seconds_under_load_loses_nothing_and_keeps_the_order() {
 }
 
 #[test]
-fn sigterm_in_the_middle_of_an_outage_loses_nothing() {
+fn g3_sigterm_in_the_middle_of_an_outage_loses_nothing() {
     let mut counter = Counter::new();
     let mut site = Site::new(&serial(counter.pty.port()));
     site.agent.start_until("connected").unwrap();
@@ -224,13 +252,12 @@ fn sigterm_in_the_middle_of_an_outage_loses_nothing() {
     assert_eq!(numbers, (0..total as u64).collect::<Vec<_>>());
 }
 
-#[test]
-fn sigkill_in_the_middle_of_an_outage_loses_at_most_what_is_younger_than_a_commit() {
-    /// `commit_every`, one commit's duration, and what a loaded machine adds.
-    const YOUNGER: Duration = Duration::from_millis(200 + 1_300);
+/// SIGKILL in the middle of an outage: what was written `younger` before it or earlier has to arrive.
+fn kill_in_an_outage(name: &str, buffer: &str, younger: Duration) {
+    // What a loaded machine adds: the way from the line into a message, and one commit's duration.
+    let younger = younger + Duration::from_millis(1_500);
     let mut counter = Counter::new();
-    let buffer = "[buffer]\ndurability = 'always'\ncommit_every = '200ms'\n";
-    let mut site = Site::new(&format!("{}\n{buffer}", serial(counter.pty.port())));
+    let mut site = Site::new(&format!("{}\n[buffer]\n{buffer}\n", serial(counter.pty.port())));
     site.agent.start_until("connected").unwrap();
     counter.run_for(Duration::from_secs(2));
     site.broker.stop().unwrap();
@@ -245,7 +272,7 @@ fn sigkill_in_the_middle_of_an_outage_loses_at_most_what_is_younger_than_a_commi
     let total = counter.written.len();
     let covered: BTreeSet<u64> = (0_u64..)
         .zip(&counter.written)
-        .filter(|(_, written)| **written + YOUNGER < killed || **written > killed + Duration::from_secs(1))
+        .filter(|(_, written)| **written + younger < killed || **written > killed + Duration::from_secs(1))
         .map(|(number, _)| number)
         .collect();
     let arrived = site.data("all that is covered has arrived", |messages| {
@@ -253,17 +280,107 @@ fn sigkill_in_the_middle_of_an_outage_loses_at_most_what_is_younger_than_a_commi
         covered.is_subset(&numbers)
     });
     let numbers = first_deliveries(&arrived);
-    report("SIGKILL in an outage", total, &numbers, arrived.len());
+    report(name, total, &numbers, arrived.len());
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "first deliveries out of order");
     assert!(covered.len() > 2_000, "a test that covers nothing proves nothing");
-    let gaps = site.subscriber.wait("the crash is told upstream", |messages| {
-        messages.iter().any(|m| m.topic == "weir/gw-042/gaps" && m.payload.contains("\"cause\":\"crash\""))
-    });
-    gaps.unwrap();
+    let gaps = site.gaps("the crash is told upstream", |gaps| gaps.iter().any(|gap| gap["cause"] == "crash"));
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
 }
 
 #[test]
-fn a_megabyte_of_noise_on_the_line_neither_stops_nor_grows_it() {
+fn g2_always_sigkill_takes_at_most_what_is_younger_than_a_commit() {
+    let buffer = "durability = 'always'\ncommit_every = '200ms'";
+    kill_in_an_outage("SIGKILL, always", buffer, Duration::from_millis(200));
+}
+
+#[test]
+fn g2_when_offline_sigkill_takes_at_most_what_waited_for_less_than_spill_after_and_a_commit() {
+    let buffer = "spill_after = '1s'\ncommit_every = '500ms'";
+    kill_in_an_outage("SIGKILL, when_offline", buffer, Duration::from_millis(1_500));
+}
+
+#[test]
+fn g2_when_offline_nothing_is_written_while_acknowledgements_arrive() {
+    let mut counter = Counter::new();
+    let mut site = Site::new(&format!(
+        "{}\n[buffer]\nspill_after = '1s'\ncommit_every = '1s'\n",
+        serial(counter.pty.port())
+    ));
+    site.agent.start_until("connected").unwrap();
+    counter.run_for(Duration::from_secs(1));
+    site.data("the first have arrived", |messages| messages.len() > 100);
+    let before = site.agent.state().unwrap();
+    counter.run_for(Duration::from_secs(6));
+    let total = counter.written.len();
+    site.data("everything has arrived", |messages| messages.len() >= total);
+    assert_eq!(site.agent.state().unwrap(), before, "name, length and time of change of each file");
+    // The same look does see a write.
+    site.broker.stop().unwrap();
+    counter.run_for(Duration::from_secs(4));
+    assert_ne!(site.agent.state().unwrap(), before);
+}
+
+#[test]
+fn g6_g7_a_full_buffer_makes_room_and_every_message_that_went_is_accounted_for() {
+    const MAX_BYTES: u64 = 4 << 20;
+    let mut counter = Counter::new();
+    let buffer = "[buffer]\nmax_bytes = '4MiB'\nspill_after = '100ms'\ncommit_every = '200ms'\n";
+    let mut site = Site::new(&format!("{}\n{buffer}", serial(counter.pty.port())));
+    site.broker.stop().unwrap();
+    site.agent.start_until("open").unwrap();
+    let mut largest = 0;
+    for _ in 0..60 {
+        counter.write(1_000);
+        largest = largest.max(site.agent.state_bytes().unwrap());
+    }
+    counter.pty.wait_until_read().unwrap();
+    site.broker.restart().unwrap();
+
+    let total = counter.written.len();
+    // What is lost is told with the next commit, and what is left is sent: both come to an end.
+    let messages = |gaps: &[Value]| gaps.iter().map(|gap| gap["messages"].as_u64().unwrap()).sum::<u64>();
+    let all = site.subscriber.wait("what is left has arrived and what is gone is told", |all| {
+        first_deliveries(&data(all)).len() as u64 + messages(&gaps(all)) >= total as u64
+    });
+    let all = all.unwrap();
+    let (arrived, gaps) = (data(&all), gaps(&all));
+    let numbers = first_deliveries(&arrived);
+    println!(
+        "full buffer: written {total}, arrived {}, told as lost {}, largest {largest} bytes",
+        numbers.len(),
+        messages(&gaps)
+    );
+    assert_eq!(numbers.len() as u64 + messages(&gaps), total as u64);
+    assert!(
+        messages(&gaps) > 0 && gaps.iter().all(|gap| gap["cause"] == "evicted" && gap["device"] == "counter")
+    );
+    assert_eq!(numbers.last(), Some(&(total as u64 - 1)), "the oldest go, the newest stay");
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "out of order");
+    assert!(largest <= MAX_BYTES, "{largest} bytes on the disk");
+}
+
+#[test]
+fn g8_it_starts_without_its_sensor_its_broker_and_its_database_and_takes_each_as_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = dir.path().join("port");
+    let mut site = Site::new(&serial(&port));
+    site.broker.stop().unwrap();
+    site.agent.damage_state().unwrap();
+    site.agent.start_until("no connection").unwrap();
+    for told in ["port", "damaged"] {
+        site.agent.wait_for(told).unwrap();
+    }
+    let mut counter = Counter::new();
+    std::os::unix::fs::symlink(counter.pty.port(), &port).unwrap();
+    site.agent.wait_for("open again").unwrap();
+    counter.write(10);
+    site.broker.restart().unwrap();
+    let arrived = site.data("the readings have arrived", |messages| messages.len() >= 10);
+    assert_eq!(first_deliveries(&arrived), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn g9_a_megabyte_of_noise_on_the_line_neither_stops_nor_grows_it() {
     let mut pty = Pty::open().unwrap();
     let mut site = Site::new(&serial(pty.port()));
     site.agent.start_until("connected").unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::SystemTime;
 
 use rustix::process::Signal;
 
@@ -63,6 +64,29 @@ impl Agent {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
         let kib: u64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
         Ok(kib * 1024)
+    }
+
+    /// Its files of state: name, length and time of last change.
+    pub(crate) fn state(&self) -> Result<Vec<(String, u64, SystemTime)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let metadata = fs::metadata(entry)?;
+            files.push((name.to_string_lossy().into_owned(), metadata.len(), metadata.modified()?));
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// How many bytes of messages it has on the disk: the database and its log.
+    pub(crate) fn state_bytes(&self) -> Result<u64> {
+        let files = self.state()?.into_iter().filter(|(name, ..)| name.starts_with("outbox.db"));
+        Ok(files.map(|(_, length, _)| length).sum())
+    }
+
+    /// Puts a file that is no database in its database's place.
+    pub(crate) fn damage_state(&self) -> Result<()> {
+        Ok(fs::write(self.dir.join("outbox.db"), vec![0x5A; 40_000])?)
     }
 
     /// SIGTERM; waits for its end.
