@@ -118,8 +118,11 @@ fn refused(alert: AlertDescription, peer: &str, now: Now) -> Error {
         ),
         A::BadCertificate | A::UnsupportedCertificate | A::CertificateUnknown | A::DecryptError => (
             format!("{peer} refused the client certificate ({alert:?})"),
-            "see that it is from the CA that the broker trusts for clients, and what the broker's log says"
-                .to_owned(),
+            or_clock(
+                "see that it is valid by now and from the CA that the broker trusts for clients; the broker's log \
+                 may say more",
+                now,
+            ),
         ),
         A::AccessDenied => (
             format!("{peer} knows the client certificate and denies it access"),
@@ -144,8 +147,17 @@ fn refused(alert: AlertDescription, peer: &str, now: Now) -> Error {
 fn names(presented: &[String]) -> String {
     match presented {
         [] => "no name at all".to_owned(),
-        names => format!("`{}`", names.join("`, `")),
+        names => {
+            let bare: Vec<_> = names.iter().map(|name| bare(name)).collect();
+            format!("`{}`", bare.join("`, `"))
+        }
     }
+}
+
+/// rustls tells names as `DnsName("localhost")` and `IpAddress(10.0.0.1)`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
 /// `hint`, or the question whether the clock is set, where it may well not be.

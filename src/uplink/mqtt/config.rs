@@ -30,7 +30,8 @@ pub struct Config {
     /// How often the broker hears of us at least; 5 s to 18 h.
     #[serde(default = "default_keep_alive", deserialize_with = "units::duration")]
     pub keep_alive: Duration,
-    /// Publications that may be unanswered at once; 1 to 1000.
+    /// Publications that may be unanswered at once; 1 to 1000. The broker may lower it, and QoS 2 over
+    /// 3.1.1 does, to 16.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: u16,
     /// Payload bytes that may be unanswered at once. One publication is always allowed.
@@ -101,7 +102,19 @@ fn default_ack_timeout() -> Duration {
     Duration::from_secs(60)
 }
 
+/// A 3.1.1 broker cannot say how many QoS 2 publications it takes at once. mosquitto takes 20 and then closes the
+/// connection; some room is left for what else is on its way.
+const QOS_2_WINDOW_311: u16 = 16;
+
 impl Config {
+    /// How many publications may be unanswered at once, before the broker has had its say.
+    pub(super) fn window(&self) -> u16 {
+        match (self.protocol, self.qos) {
+            (Protocol::V311, Qos::ExactlyOnce) => self.max_in_flight.min(QOS_2_WINDOW_311),
+            _ => self.max_in_flight,
+        }
+    }
+
     pub(in crate::uplink) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         match Url::parse(&self.url) {

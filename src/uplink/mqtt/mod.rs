@@ -118,7 +118,7 @@ impl Uplink for Mqtt {
             client_id: context.client_id.clone(),
             will: session::packet(will, &topics, config.qos).0,
             keep_alive: config.keep_alive,
-            ids: config.max_in_flight.saturating_mul(IDS_PER_PUBLICATION),
+            ids: config.window().saturating_mul(IDS_PER_PUBLICATION),
         };
         let connected = link::connect(options)
             .await
@@ -130,7 +130,7 @@ impl Uplink for Mqtt {
             });
         }
         let limits = Limits {
-            in_flight: usize::from(config.max_in_flight.min(connected.ids)),
+            in_flight: usize::from(config.window().min(connected.ids)),
             in_flight_bytes: usize::try_from(config.max_in_flight_bytes.0).unwrap_or(usize::MAX),
         };
         let terms = Terms {

@@ -62,7 +62,15 @@ impl Context {
             },
             Failure::Tls(cause) => tls::explain(&cause, peer, now).into(),
             Failure::Dismissed(code, text) => self.dismissed(code, text),
-            Failure::Closed => LinkError { what: format!("{peer} closed the connection"), hint: None },
+            // In version 5 too: rumqttc passes over a DISCONNECT without a list of properties, which is how mosquitto
+            // says its reason.
+            Failure::Closed => error(
+                format!("{peer} closed the connection"),
+                format!(
+                    "the broker's log may say why; has another client the client id `{}`?",
+                    self.client_id
+                ),
+            ),
             Failure::Silent | Failure::Timeout => {
                 LinkError { what: format!("{peer} no longer answers"), hint: None }
             }
