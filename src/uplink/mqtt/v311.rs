@@ -24,6 +24,7 @@ pub(super) async fn connect(options: Options) -> Result<Connected, Failure> {
     // A DISCONNECT goes behind as many publications as there are ids.
     let (client, mut event_loop) = AsyncClient::new(mqtt, usize::from(options.ids) + 1);
     event_loop.network_options.set_connection_timeout(CONNECT_WITHIN.as_secs());
+    event_loop.network_options.set_tcp_nodelay(true); // as in `v5`
     match event_loop.poll().await.map_err(failure)? {
         Event::Incoming(Incoming::ConnAck(_)) => Ok(Connected {
             client: Client::V311(client),

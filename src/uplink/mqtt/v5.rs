@@ -3,7 +3,7 @@
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, PubCompReason, PubRecReason};
 use rumqttc::v5::mqttbytes::{self, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, Incoming, MqttOptions, StateError, TlsError};
-use rumqttc::{Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 
 use super::config::Qos;
 use super::link::{CONNECT_WITHIN, Client, Connected, EventLoop, Failure, Options, PACKET_MAX, Signal};
@@ -21,6 +21,10 @@ pub(super) async fn connect(options: Options) -> Result<Connected, Failure> {
     if let Some(tls) = options.tls {
         mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
     }
+    // Else a small packet waits behind another for the other side's delayed acknowledgement: 40 ms each time.
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    mqtt.set_network_options(network);
     // A DISCONNECT goes behind as many publications as there are ids.
     let (client, mut event_loop) = AsyncClient::new(mqtt, usize::from(options.ids) + 1);
     let accepted = match event_loop.poll().await.map_err(failure)? {

@@ -233,3 +233,49 @@ fn error(what: impl Into<String>, hint: impl Into<String>) -> LinkError {
 fn is_lookup(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && error.to_string().contains("lookup")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::ToSocketAddrs;
+
+    fn context() -> Context {
+        let (peer, client_id) = ("broker.example:8883".to_owned(), "gw-042".to_owned());
+        Context { peer, tls: true, protocol: Protocol::V5, client_id }
+    }
+
+    fn told(failure: Failure) -> String {
+        context().not_connected(failure, tls::Now { unix: 0, trusted: true }).to_string()
+    }
+
+    #[test]
+    fn a_failed_name_lookup_is_known_by_the_standard_librarys_own_error() {
+        // An empty label: refused without asking anybody.
+        let error = "a..b:1".to_socket_addrs().unwrap_err();
+        assert!(told(Failure::Io(error)).starts_with("the name in broker.example:8883 cannot be found"));
+    }
+
+    #[test]
+    fn what_the_network_says_is_told_with_the_brokers_name_and_what_to_look_at() {
+        for (code, words) in [
+            (libc::ECONNREFUSED, "nothing listens on broker.example:8883"),
+            (libc::EHOSTUNREACH, "there is no way to broker.example:8883"),
+            (libc::ENETUNREACH, "there is no way to broker.example:8883"),
+            (libc::ETIMEDOUT, "broker.example:8883 did not answer"),
+            (libc::ECONNRESET, "broker.example:8883 closed the connection"),
+            (libc::EIO, "the connection to broker.example:8883 failed"),
+        ] {
+            let told = told(Failure::Io(io::Error::from_raw_os_error(code)));
+            assert!(told.starts_with(words) && told.contains(": "), "{told}");
+        }
+        assert!(told(Failure::Timeout).starts_with("broker.example:8883 did not answer within 30 s"));
+        assert!(told(Failure::Closed).contains("client certificate"));
+        assert!(told(Failure::Protocol("x".into())).contains("try `protocol = \"3.1.1\"`"));
+    }
+
+    #[test]
+    fn a_brokers_own_text_cannot_break_a_line_of_the_log_or_fill_it() {
+        let (_, reason) = refusal(PubAckReason::QuotaExceeded, Some(format!("a\nb{}", "x".repeat(1000))));
+        assert!(reason.contains("it says \"a\\nbxxx") && reason.len() < 300, "{reason}");
+    }
+}
