@@ -189,9 +189,9 @@ impl Outbox {
         let until = shared.clock.monotonic().saturating_add(PATIENCE);
         for message in messages {
             let bytes = message.to_bytes();
-            if !shared.queue().takes_more() {
+            if !shared.queue().takes(bytes.len()) {
                 shared.ready.notify_waiters();
-                let room = shared.wait(&shared.room, |queue| queue.takes_more().then_some(()));
+                let room = shared.wait(&shared.room, |queue| queue.takes(bytes.len()).then_some(()));
                 // Out of patience: the queue drops what it must.
                 let _ = tokio::time::timeout_at(shared.clock.instant(until), room).await;
             }

@@ -175,9 +175,10 @@ impl Queue {
         self.epoch = epoch;
     }
 
-    /// Whether memory takes more without dropping anything, or waiting for room would not help.
-    pub(super) fn takes_more(&self) -> bool {
-        self.tail_bytes < self.settings.memory_hard || !self.disk.is_up()
+    /// Whether memory takes a message of so many bytes without dropping another, or waiting would not help.
+    pub(super) fn takes(&self, bytes: usize) -> bool {
+        let fits = self.tail_bytes + bytes + OVERHEAD <= self.settings.memory_hard;
+        fits || self.tail.is_empty() || !self.disk.is_up()
     }
 
     /// Puts a message in its compact form at the end. Where memory is full its oldest are dropped, into the ledger.

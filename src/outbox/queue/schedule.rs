@@ -108,7 +108,7 @@ impl Queue {
         }
         self.ahead.clear();
         (self.next_read, self.stored_end) = (found.first, found.end);
-        self.hungry = true;
+        self.hungry = found.first < found.end;
         (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
         self.room = found.room;
         self.stats.disk_bytes.store(found.used, Ordering::Relaxed);
@@ -427,6 +427,8 @@ impl Queue {
         match fault {
             Fault::Failed(_) => {
                 self.disk = Disk::Failing(trouble);
+                // Written again even if nothing else is: so that it shows when the disk is back.
+                self.run_due = true;
                 if let Closing::Asked { tried, .. } = &mut self.closing {
                     *tried = true;
                 }
