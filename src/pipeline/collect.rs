@@ -1,5 +1,8 @@
 //! One task for each source: open, read, hand on, and on an error open again after a pause.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,6 +3,9 @@
 //! Invariants: a message leaves the outbox only on [`Event::Acknowledged`] for its very id, or by being given up,
 //! which the outbox enters in its ledger. Whatever was handed out and not answered when a session ends is put back.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,9 +76,14 @@ impl Forward {
                 Ok((session, gateway, since)) => {
                     link.up(self.clock.monotonic());
                     let status = |online| self.status(&gateway, online, connection, since);
+                    let began = self.clock.monotonic();
                     let ended = self.serve(session, &gateway, status, &stop, &mut backoff).await;
                     self.stats.connected.store(false, Ordering::Relaxed);
                     self.outbox.put_back_all();
+                    // A session that held was no failure, whether it had anything to send or not.
+                    if self.clock.monotonic().saturating_sub(began) >= CAP {
+                        backoff.reset();
+                    }
                     match ended {
                         Some(error) => error,
                         None => return,

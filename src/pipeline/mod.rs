@@ -14,36 +14,24 @@ pub mod forward;
 pub mod process;
 mod saved;
 pub mod series;
+pub mod stats;
 pub mod stop;
-
-use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::{self, Clock};
 use crate::config::Config;
-use crate::filter;
 use crate::outbox::{Opened, Outbox};
 use crate::sources::{self, AnySource};
 use crate::uplink::{AnyUplink, Uplink};
 
 use forward::Forward;
 use series::{Rules, SeriesTable};
+use stats::Stats;
 
 /// Batches of readings that may wait for `process`. A source that finds the channel full is not read meanwhile.
 const CHANNEL: usize = 64;
-
-/// Every stage's counters.
-#[derive(Clone, Debug)]
-pub struct Stats {
-    /// By source, in the order of the file.
-    pub sources: Vec<(Arc<str>, Arc<sources::Stats>)>,
-    /// Filters, windows and series.
-    pub process: Arc<series::Stats>,
-    /// The uplink.
-    pub forward: Arc<forward::Stats>,
-}
 
 /// Runs the agent until `stop`, and ends once everything is sent or kept.
 pub async fn run(config: Config, stop: stop::Stop) {
@@ -64,7 +52,7 @@ pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: 
         filters: config.filters,
         windows: config.windows,
     };
-    let stats = stats(&config.sources, &rules);
+    let stats = Stats::new(config.sources.iter().map(|(name, _)| name), rules.filters.len(), outbox.stats());
     let table = resume(rules, &stats, saved, &outbox, &clock).await;
 
     let (sender, receiver) = mpsc::channel(CHANNEL);
@@ -93,15 +81,7 @@ pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: 
     let ((), table) = tokio::join!(forward.run(uplink, forward_stop), stopping);
     let saved = table.ok().and_then(|mut table| table.save(clock::boot_id()));
     outbox.close(saved).await;
-}
-
-fn stats(sources: &[(Arc<str>, sources::Config)], rules: &Rules) -> Stats {
-    let process = series::Stats { held_back: filter::Stats::new(rules.filters.len()), ..Default::default() };
-    Stats {
-        sources: sources.iter().map(|(name, _)| (name.clone(), Arc::default())).collect(),
-        process: Arc::new(process),
-        forward: Arc::default(),
-    }
+    stats.log();
 }
 
 /// The table of series, with the windows of the run before.

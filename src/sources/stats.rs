@@ -1,5 +1,7 @@
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+
+use crate::tally::Tally;
 
 /// What a source counts.
 #[derive(Debug, Default)]
@@ -10,7 +12,7 @@ pub struct Stats {
     pub readings: AtomicU64,
     /// Fields of readable frames that the decoder was not told to read, such as text in flat JSON.
     pub ignored: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    refused: [Tally; Refusal::ALL.len()],
 }
 
 /// Why a source refused something.
@@ -49,16 +51,13 @@ impl Stats {
     /// Counts a refusal and logs it: the first, the tenth, the hundredth and so on, so that noise on a line cannot
     /// flood the log. `what` says what was wrong, in plain words; it is only asked where it is logged.
     pub fn refuse<T: fmt::Display>(&self, source: &str, refusal: Refusal, what: impl FnOnce() -> T) {
-        let count = self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        if count.checked_ilog10().is_some_and(|digits| count == 10_u64.pow(digits)) {
+        if let Some(count) = self.refused[refusal as usize].count() {
             tracing::warn!(source, cause = refusal.name(), count, "refused input: {}", what());
         }
     }
 
     /// How often each refusal happened.
     pub fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
-        Refusal::ALL
-            .into_iter()
-            .map(|refusal| (refusal, self.refused[refusal as usize].load(Ordering::Relaxed)))
+        Refusal::ALL.into_iter().map(|refusal| (refusal, self.refused[refusal as usize].get()))
     }
 }

@@ -1,0 +1,243 @@
+use std::sync::Mutex;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::model::{Body, Message, Metric, Value};
+use crate::outbox;
+use crate::pipeline::stop::{Stopper, stop};
+use crate::uplink::TooLarge;
+
+/// The other side, as a test plays it.
+struct Cloud {
+    sent: mpsc::UnboundedReceiver<Publication>,
+    answers: mpsc::UnboundedSender<Result<Event, LinkError>>,
+}
+
+/// An uplink whose sessions are given out one by one; without one left it cannot be reached.
+struct Scripted {
+    sessions: Vec<Scene>,
+    wills: Arc<Mutex<Vec<String>>>,
+}
+
+struct Scene {
+    limits: Limits,
+    sent: mpsc::UnboundedSender<Publication>,
+    answers: mpsc::UnboundedReceiver<Result<Event, LinkError>>,
+}
+
+const WIDE: Limits = Limits { in_flight: 64, in_flight_bytes: 32 << 10 };
+/// Above this a publication is too large for the scripted session.
+const LARGEST: usize = 400;
+
+fn scene(limits: Limits) -> (Cloud, Scene) {
+    let (give, sent) = mpsc::unbounded_channel();
+    let (answers, take) = mpsc::unbounded_channel();
+    (Cloud { sent, answers }, Scene { limits, sent: give, answers: take })
+}
+
+fn error(what: &str) -> LinkError {
+    LinkError { what: what.into(), hint: None }
+}
+
+impl Uplink for Scripted {
+    type Session = Scene;
+
+    fn gateway(&mut self) -> Result<Arc<str>, LinkError> {
+        Ok("gw".into())
+    }
+
+    async fn connect(&mut self, will: Publication) -> Result<Scene, LinkError> {
+        self.wills.lock().unwrap().push(String::from_utf8(will.payload).unwrap());
+        if self.sessions.is_empty() { Err(error("nobody is there")) } else { Ok(self.sessions.remove(0)) }
+    }
+}
+
+impl Session for Scene {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn send(&mut self, publication: Publication) -> Result<(), TooLarge> {
+        if publication.payload.len() > LARGEST {
+            return Err(TooLarge { size: publication.payload.len(), limit: LARGEST });
+        }
+        self.sent.send(publication).unwrap();
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Event, LinkError> {
+        self.answers.recv().await.unwrap_or_else(|| Err(error("the test is over")))
+    }
+
+    async fn close(self) {}
+}
+
+struct Run {
+    outbox: Outbox,
+    stats: Arc<Stats>,
+    stopper: Stopper,
+    wills: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+fn run(sessions: Vec<Scene>) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::injected(Timestamp(1_795_422_500_000), true);
+    let outbox = Outbox::open(&outbox::Config::default(), dir.path(), clock.clone()).outbox;
+    let (stats, wills) = (Arc::<Stats>::default(), Arc::<Mutex<Vec<String>>>::default());
+    let forward = Forward { outbox: outbox.clone(), format: Format::Json, clock, stats: stats.clone() };
+    let (stopper, stop) = stop();
+    let task = tokio::spawn(forward.run(Scripted { sessions, wills: wills.clone() }, stop));
+    Run { outbox, stats, stopper, wills, task, _dir: dir }
+}
+
+fn message(device: &str) -> Message {
+    let body = Body::Values { time: Timestamp(1) };
+    Message { source: "line".into(), device: device.into(), body, metrics: vec![], readings: 1, synced: true }
+}
+
+fn messages(count: usize) -> Vec<Message> {
+    (0..count).map(|n| message(&format!("device-{n}"))).collect()
+}
+
+impl Cloud {
+    async fn next(&mut self) -> Publication {
+        self.sent.recv().await.unwrap()
+    }
+
+    /// The devices of the next publications, and their ids.
+    async fn take(&mut self, count: usize) -> (Vec<String>, Vec<Id>) {
+        let (mut devices, mut ids) = (Vec::new(), Vec::new());
+        while devices.len() < count {
+            let publication = self.next().await;
+            if let Kind::Data { device } = publication.kind {
+                devices.push(device.to_string());
+                ids.extend(publication.ids);
+            }
+        }
+        (devices, ids)
+    }
+
+    fn say(&self, event: Event) {
+        self.answers.send(Ok(event)).unwrap();
+    }
+
+    fn refuse(&self, id: Id, lasting: Lasting) {
+        self.say(Event::Refused { ids: vec![id], lasting, reason: "no".into() });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_begins_with_online_and_ends_in_order_with_offline_and_leaves_the_same_as_its_will() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    let online = cloud.next().await;
+    assert_eq!(online.kind, Kind::Status);
+    assert!(String::from_utf8(online.payload).unwrap().starts_with(r#"{"online":true,"#));
+    run.stopper.stop();
+    let offline = String::from_utf8(cloud.next().await.payload).unwrap();
+    run.task.await.unwrap();
+    assert!(offline.starts_with(r#"{"online":false,"#));
+    assert_eq!(*run.wills.lock().unwrap(), [offline]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_answered_when_a_session_ends_is_sent_again_in_order_under_its_ids() {
+    let ((mut first, one), (mut second, two)) = (scene(WIDE), scene(WIDE));
+    let run = run(vec![one, two]);
+    run.outbox.append(messages(4)).await;
+    let (_, ids) = first.take(4).await;
+    first.say(Event::Acknowledged(vec![ids[1]]));
+    first.answers.send(Err(error("the link is down"))).unwrap();
+    let (devices, again) = second.take(3).await;
+    assert_eq!(devices, ["device-0", "device-2", "device-3"]);
+    assert_eq!(again, [ids[0], ids[2], ids[3]]);
+    assert_eq!(run.wills.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_in_flight_than_the_session_takes_in_messages_and_in_bytes() {
+    let size = {
+        let mut payload = Vec::new();
+        let id = Id { epoch: 1_795_422_500, sequence: 1 };
+        Format::Json.message(id, "gw", &message("device-0"), &mut payload);
+        payload.len()
+    };
+    for limits in [
+        Limits { in_flight: 3, in_flight_bytes: 32 << 10 },
+        Limits { in_flight: 64, in_flight_bytes: 3 * size + size / 2 },
+    ] {
+        let (mut cloud, scene) = scene(limits);
+        let run = run(vec![scene]);
+        run.outbox.append(messages(8)).await;
+        let (_, ids) = cloud.take(3).await;
+        // Everything that could be sent has been once a second has passed.
+        sleep(Duration::from_secs(1)).await;
+        assert!(cloud.sent.try_recv().is_err(), "more than three under {limits:?}");
+        cloud.say(Event::Acknowledged(vec![ids[0]]));
+        assert_eq!(cloud.take(1).await.0, ["device-3"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_publication_is_allowed_whatever_its_size() {
+    let (mut cloud, scene) = scene(Limits { in_flight: 64, in_flight_bytes: 1 });
+    let run = run(vec![scene]);
+    run.outbox.append(messages(2)).await;
+    let (_, ids) = cloud.take(1).await;
+    cloud.say(Event::Acknowledged(ids));
+    assert_eq!(cloud.take(1).await.0, ["device-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_now_is_sent_again_after_a_pause() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    run.outbox.append(messages(1)).await;
+    let (_, ids) = cloud.take(1).await;
+    let refused_at = tokio::time::Instant::now();
+    cloud.refuse(ids[0], Lasting::Retry);
+    assert_eq!(cloud.take(1).await.1, ids);
+    assert!(refused_at.elapsed() >= Backoff::FLOOR);
+    assert_eq!(run.stats.put_off.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_or_too_large_is_told_as_a_gap_and_the_rest_goes_on() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    let mut large = message("large");
+    let text = Value::Text("x".repeat(LARGEST).into());
+    large.metrics = vec![Metric { name: "text".into(), unit: None, fields: vec![("value".into(), text)] }];
+    run.outbox.append(vec![message("poison"), large, message("good")]).await;
+    let (devices, ids) = cloud.take(2).await;
+    assert_eq!(devices, ["poison", "good"]);
+    cloud.refuse(ids[0], Lasting::Forever);
+    let mut causes = Vec::new();
+    while causes.len() < 2 {
+        let publication = cloud.next().await;
+        assert_eq!(publication.kind, Kind::Gap);
+        let gap: serde_json::Value = serde_json::from_slice(&publication.payload).unwrap();
+        assert_eq!((&gap["messages"], &gap["readings"]), (&1.into(), &1.into()));
+        causes.push(gap["cause"].as_str().unwrap().to_owned());
+        cloud.say(Event::Acknowledged(publication.ids));
+    }
+    causes.sort();
+    assert_eq!(causes, ["refused", "too_large"]);
+    assert_eq!(run.stats.given_up.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_what_is_on_its_way_and_not_for_ever() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    run.outbox.append(messages(1)).await;
+    cloud.take(1).await;
+    let told_at = tokio::time::Instant::now();
+    run.stopper.stop();
+    run.task.await.unwrap();
+    assert_eq!(told_at.elapsed().as_secs(), GRACE.as_secs());
+}
