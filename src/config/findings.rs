@@ -4,7 +4,7 @@ use std::ops::Range;
 use super::problem::{Problem, Severity};
 
 /// So that a file that is no configuration at all does not fill the screen.
-const MOST: usize = 100;
+pub(super) const MOST: usize = 100;
 
 /// Shorter values are no secrets, and replacing them would garble words.
 const SHORTEST_SECRET: usize = 4;
@@ -26,6 +26,10 @@ impl<'f> Findings<'f> {
 
     /// The file is no TOML here.
     pub(super) fn syntax(&mut self, span: Range<usize>, text: String, help: Option<String>) {
+        // Finding the line takes a walk through the file.
+        if self.full() {
+            return;
+        }
         let line = self.line(span.start);
         // What follows on the same line mostly follows from the first.
         if self.torn.insert(line) {
@@ -56,6 +60,11 @@ impl<'f> Findings<'f> {
         }
     }
 
+    /// Whether nothing more is taken.
+    pub(super) fn full(&self) -> bool {
+        self.problems.len() >= MOST
+    }
+
     /// What was found, in the order of the file.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         self.problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
@@ -69,7 +78,8 @@ impl<'f> Findings<'f> {
     }
 
     fn push(&mut self, severity: Severity, span: Range<usize>, text: String, help: Option<String>) {
-        if self.problems.len() >= MOST {
+        // What stands in for something is in no file.
+        if self.full() || span.end > self.source.len() {
             return;
         }
         let (text, help) = (self.told(text), help.map(|help| self.told(help)));
@@ -81,7 +91,8 @@ impl<'f> Findings<'f> {
         self.secrets.iter().fold(text, |text, (value, name)| text.replace(value, name))
     }
 
-    fn line(&self, at: usize) -> usize {
-        self.source.bytes().take(at).filter(|byte| *byte == b'\n').count()
+    /// The line of a byte, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.source.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
     }
 }

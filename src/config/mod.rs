@@ -5,9 +5,12 @@
 //! What is absent (a port, a certificate) is a warning: it may come later.
 
 mod expand;
+mod explain;
 mod findings;
+mod parse;
 mod problem;
 mod reader;
+mod recover;
 mod table;
 mod tree;
 mod words;

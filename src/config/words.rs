@@ -66,9 +66,10 @@ fn wanted(expected: &str) -> String {
 
 /// What a stage says of a key, with the key's name where it does not say it itself.
 pub(super) fn about(key: &str, text: String) -> String {
+    let name = key.rsplit('.').next().unwrap_or(key);
     // What is wrong with a whole table is told at its `type`, and is not about the `type`.
-    let named = key == "type" || text.contains(&format!("`{key}`"));
-    if named { text } else { format!("`{key}`: {text}") }
+    let named = name == "type" || text.contains(&format!("`{name}`"));
+    if named { text } else { format!("`{name}`: {text}") }
 }
 
 /// What to write instead of `word`: the nearest of `names`, or all of them. `quote` stands around each.
