@@ -1,5 +1,7 @@
 //! The real binary: what it prints and how it exits.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -76,9 +76,7 @@ fn load(arguments: &Configured) -> Result<Loaded, ExitCode> {
 
 /// Shows problems on standard error, in colour where a person looks on.
 fn explain(problems: &Problems) {
-    let colour =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let shown = problems.show(colour);
+    let shown = problems.show(io::stderr().is_terminal());
     if !shown.is_empty() {
         complain(&format!("{shown}\n"));
     }
