@@ -437,5 +437,5 @@ fn checksum(epoch: i64, sequence: i64, bytes: &[u8]) -> i64 {
     let hash = id
         .chain(bytes.iter().copied())
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    i64::from((hash ^ (hash >> 32)) as u32)
+    signed((hash ^ (hash >> 32)) & u64::from(u32::MAX))
 }

@@ -308,7 +308,7 @@ impl Queue {
     fn commit(&mut self, now: Duration) -> Job {
         let (rows, mut need, all) = self.unstored();
         self.writing_last = false;
-        let mut run = self.run_due.then(|| Run { epoch: self.epoch, clean: false, saved: None });
+        let mut run = self.run_due.then_some(Run { epoch: self.epoch, clean: false, saved: None });
         if let (Closing::Asked { saved, .. }, true) = (&self.closing, all) {
             need += saved.as_ref().map_or(0, Vec::len) as u64;
             run = Some(Run { epoch: self.epoch, clean: true, saved: saved.clone() });

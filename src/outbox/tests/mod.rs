@@ -4,11 +4,18 @@ mod files;
 mod model;
 mod platter;
 mod promises;
+mod slow_disk;
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::queue::Settings;
-use crate::model::{Body, Message, Metric, Timestamp, Value};
+use super::store::Store;
+use super::{Opened, Outbox, Outgoing};
+use crate::clock::Clock;
+use crate::model::{Body, Gap, Id, Message, Metric, Timestamp, Value};
+use platter::Platter;
 
 /// The `number`-th message: its time is its number, so that it can be told by it.
 fn message(number: u64, padding: usize) -> Message {
@@ -28,7 +35,7 @@ fn number(message: &Message) -> u64 {
 }
 
 /// Limits that a few messages reach.
-fn settings(spill_after: u64, commit_every: u64) -> Settings {
+fn small(spill_after: u64, commit_every: u64) -> Settings {
     Settings {
         spill_after: Duration::from_secs(spill_after),
         commit_every: Duration::from_secs(commit_every),
@@ -37,4 +44,53 @@ fn settings(spill_after: u64, commit_every: u64) -> Settings {
         commit_max: 800,
         saved_max: 1_000,
     }
+}
+
+/// `spill_after` and `commit_every`, in seconds.
+const WHEN_OFFLINE: (u64, u64) = (5, 10);
+const ALWAYS: (u64, u64) = (0, 1);
+const A_MOMENT: Duration = Duration::from_millis(1);
+
+/// The limits of a real outbox.
+fn settings((spill_after, commit_every): (u64, u64)) -> Settings {
+    Settings {
+        memory_soft: 1 << 20,
+        memory_hard: 4 << 20,
+        commit_max: 1 << 20,
+        ..small(spill_after, commit_every)
+    }
+}
+
+fn open(store: impl Store + 'static, settings: Settings) -> Opened {
+    Outbox::over(Box::new(store), settings, Clock::injected(Timestamp(1_700_000_000_000), true))
+}
+
+fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<Message> {
+    numbers.into_iter().map(|number| message(number, 20)).collect()
+}
+
+/// What is there to be handed out, without waiting for more.
+async fn taken(outbox: &Outbox) -> Vec<Outgoing> {
+    timeout(A_MOMENT, outbox.next(usize::MAX, usize::MAX)).await.unwrap_or_default()
+}
+
+async fn gaps(outbox: &Outbox) -> Vec<Gap> {
+    timeout(Duration::from_secs(11), outbox.gaps()).await.unwrap_or_default()
+}
+
+fn numbers(outgoing: &[Outgoing]) -> Vec<u64> {
+    outgoing.iter().map(|outgoing| number(&outgoing.message)).collect()
+}
+
+fn ids(outgoing: &[Outgoing]) -> Vec<Id> {
+    outgoing.iter().map(|outgoing| outgoing.id).collect()
+}
+
+/// The numbers of the messages on the platter.
+fn stored(platter: &Platter) -> Vec<u64> {
+    platter.look().rows.values().map(|row| number(&Message::from_bytes(&row.bytes).unwrap())).collect()
+}
+
+fn commits(platter: &Platter) -> usize {
+    platter.look().commits.len()
 }

@@ -15,7 +15,7 @@ use super::super::queue::{Queue, Settings, Step};
 use super::super::sqlite::Sqlite;
 use super::super::store::{Commit, Done, Job, Met, Store};
 use super::platter::{Faults, Faulty, Platter};
-use super::{message, number, settings};
+use super::{message, number, small};
 use crate::model::{Cause, Gap, Id, Message, Stamp, Timestamp};
 
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ struct World<'a> {
     gaps: BTreeMap<Id, Gap>,
     gaps_out: Vec<Id>,
     /// How many were in memory only at a crash.
-    crashed: usize,
+    crashed: u64,
     crash_gaps: usize,
     readings_exact: bool,
 }
@@ -355,11 +355,11 @@ impl<'a> World<'a> {
         let unseen =
             found.losses.iter().filter(|(_, record)| record.id.is_none_or(|id| !self.gaps.contains_key(&id)));
         let unseen: u64 = unseen.filter_map(|(_, record)| record.loss.messages).sum();
-        let counted = (unseen + self.told().0) as usize;
+        let counted = unseen + self.told().0;
         let gone = |number: &u64| !stored.contains(number) && !self.acknowledged.contains(number);
-        let lost = (0..self.messages).filter(gone).count() - self.crashed;
+        let lost = (0..self.messages).filter(gone).count() as u64 - self.crashed;
         let certain =
-            (0..self.messages).filter(gone).filter(|number| self.committed.contains(number)).count();
+            (0..self.messages).filter(gone).filter(|number| self.committed.contains(number)).count() as u64;
         assert!(certain <= counted, "{certain} were committed and are gone, {counted} are counted");
         assert!(counted <= lost, "{lost} are gone, {counted} are counted");
         if clean {
@@ -406,10 +406,13 @@ impl<'a> World<'a> {
             }
         }
         assert!(self.queue.is_empty(), "it does not run empty: {:?}", self.queue);
+        self.store = Box::new(Platter::new(0));
+        let found = (self.maker)().open(Timestamp(0)).unwrap();
+        assert_eq!(found.first, found.end, "the disk is empty as well");
         let lost = (0..self.messages).filter(|number| !self.acknowledged.contains(number));
         let (count, readings) =
             lost.fold((0, 0), |(count, readings), number| (count + 1, readings + 1 + number % 5));
-        assert_eq!(self.told().0 as usize, count - self.crashed, "lost and told: {:?}", self.gaps);
+        assert_eq!(self.told().0, count - self.crashed, "lost and told: {:?}", self.gaps);
         if self.readings_exact {
             assert_eq!(self.told().1, readings, "lost and told readings");
         }
@@ -439,7 +442,7 @@ proptest! {
         spill_after in 0..6_u64,
     ) {
         let platter = Platter::new(3_000);
-        play(&|| Box::new(platter.clone()), settings(spill_after, 3), 0, &ops);
+        play(&|| Box::new(platter.clone()), small(spill_after, 3), 0, &ops);
     }
 }
 
@@ -453,7 +456,7 @@ proptest! {
             memory_soft: 20_000,
             memory_hard: 60_000,
             commit_max: 10_000,
-            ..settings(spill_after, 3)
+            ..small(spill_after, 3)
         };
         play(&|| Box::new(Sqlite::new(dir.path(), 400 << 10)), limits, 1_500, &ops);
     }
