@@ -129,6 +129,11 @@ impl Broker {
         self.seen.borrow().iter().filter_map(received).collect()
     }
 
+    /// All that it has seen, and what it sees from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Vec<Seen>> {
+        self.seen.subscribe()
+    }
+
     /// Waits until what it has seen is `enough`.
     pub(crate) async fn wait(&self, enough: impl FnMut(&Vec<Seen>) -> bool) {
         // The sender lives in `self`, so that this cannot fail.
