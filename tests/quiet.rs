@@ -95,7 +95,7 @@ async fn the_log_of_a_quiet_hour_has_no_repeated_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("weir.toml");
     let text = format!(
-        "[gateway]\nstate_dir = '{dir}'\nruntime_dir = '{dir}'\n\
+        "[gateway]\nid = 'gw-042'\nstate_dir = '{dir}'\nruntime_dir = '{dir}'\n\
          [sources.hall]\ntype = 'simulated'\ndevices = 3\nevery = '1s'\n\
          [sources.later]\ntype = 'serial'\nport = '{dir}/no-such-port'\ndecode = {{ type = 'json' }}\n\
          [[windows]]\nmatch = '*/temperature'\ntype = 'tumbling'\nevery = '10s'\naggregates = ['count', 'mean']\n\

@@ -14,6 +14,7 @@ use weir::sources::serial::{Config, Serial};
 use weir::sources::{Batch, Context, Refusal, Source, SourceError, Stats};
 
 #[path = "support/pty.rs"]
+#[expect(dead_code, reason = "waiting until it is read is for other tests")]
 mod pty;
 
 use pty::Pty;

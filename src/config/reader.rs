@@ -99,9 +99,13 @@ impl<'f> Reader<'f, '_> {
             let (span, key) = (key.span(), key.into_inner());
             self.findings.error(span, format!("unknown key `{key}`"), words::instead(&key, &TABLES, "`"));
         }
-        let (uplink, format) = uplink?;
+        let (gateway, (uplink, format)) = (gateway?, uplink?);
+        if gateway.id.is_none() && !uplink.names_gateway() {
+            let help = "write `id` in [gateway]; with `tls` it is the client certificate's common name";
+            self.findings.absence(self.findings.end(), "the gateway has no name", Some(help.into()));
+        }
         Some(Config {
-            gateway: gateway?,
+            gateway,
             sources: sources?,
             filters: filters?,
             windows: windows?,

@@ -95,6 +95,16 @@ fn what_goes_across_a_key_that_is_wrong_itself_is_not_told() {
 }
 
 #[test]
+fn a_gateway_without_a_certificate_needs_a_name() {
+    let source =
+        "[sources.hall]\ntype = 'simulated'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n";
+    let Err(told) = file(source) else { panic!("accepted") };
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("the gateway has no name"), "{told:?}");
+    assert!(file(&format!("[gateway]\nid = 'gw'\n{source}")).is_ok());
+}
+
+#[test]
 fn windows_need_different_names() {
     let twice = "[[windows]]\nmatch = \"a/*\"\ntype = \"tumbling\"\nevery = \"10s\"\naggregates = [\"max\"]\n\n[limits]";
     assert_eq!(stages("[limits]", twice), ["16:1 another window is called \"tumbling-10s\" as well"]);

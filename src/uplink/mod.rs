@@ -137,6 +137,14 @@ impl Config {
         }
     }
 
+    /// Whether it can tell the gateway's name where `[gateway] id` does not: by a client certificate.
+    #[must_use]
+    pub fn names_gateway(&self) -> bool {
+        match self {
+            Self::Mqtt(config) => config.tls.is_some(),
+        }
+    }
+
     /// What is not there yet and may come later, as (key, what).
     #[must_use]
     pub fn absent(&self) -> Vec<(&'static str, String)> {
