@@ -153,6 +153,9 @@ impl Clock {
 }
 
 fn write_latch(latch: &Path, boot: &str) -> io::Result<()> {
+    if let Some(directory) = latch.parent() {
+        fs::create_dir_all(directory)?;
+    }
     let fresh = latch.with_extension("new");
     fs::write(&fresh, boot)?;
     fs::rename(&fresh, latch)

@@ -122,11 +122,7 @@ impl Trouble {
         let text = error.to_string();
         let since = self.since.as_ref().map_or(now, |(since, _)| *since);
         if self.since.as_ref().is_none_or(|(_, before)| *before != text) {
-            tracing::warn!(
-                source = &*self.source,
-                "{text}; trying again, every {} at the latest",
-                units::show(CAP)
-            );
+            tracing::warn!(source = &*self.source, "{text} (trying again within {})", units::show(CAP));
         }
         self.since = Some((since, text));
     }

@@ -319,9 +319,7 @@ impl Link {
         let text = error.to_string();
         if self.told.as_ref() != Some(&text) {
             let cap = units::show(CAP);
-            tracing::warn!(
-                "no connection: {text}; what is measured is kept, trying again every {cap} at the latest"
-            );
+            tracing::warn!("no connection: {text} (what is measured is kept; trying again within {cap})");
         }
         self.down_since = self.down_since.min(now);
         self.told = Some(text);
