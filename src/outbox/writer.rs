@@ -77,7 +77,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut store: Box<dyn Store>) {
                     (store, done)
                 });
                 let Ok((returned, done)) = doing.await else {
-                    tracing::error!("the buffer's writer is gone: messages are in memory only");
+                    // A panic, which ends a release build anyway, or the runtime going down.
+                    tracing::error!("the buffer's writer is gone, and with it what was in memory only");
                     shared.queue().abandon();
                     shared.closed.notify_waiters();
                     return;

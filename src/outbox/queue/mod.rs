@@ -304,7 +304,7 @@ impl Queue {
         }
         self.gaps_wanted = true;
         // While the disk takes no writes, a gap told twice after a crash is better than one that is never told.
-        self.ledger.tell(false)
+        self.ledger.tell(self.disk.is_up())
     }
 
     /// Forgets a gap record that was answered for.
