@@ -1,7 +1,6 @@
 //! What a person sees: plain lines, with colour where a terminal shows them.
 
 use std::collections::HashSet;
-use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
@@ -34,10 +33,8 @@ pub(super) struct Screen {
 impl Screen {
     /// `dir` is where the clock would note that it is trusted; this one is from the start.
     pub(super) fn new(dir: &Path) -> Self {
-        let colour =
-            io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let clock = Clock::system(&clock::Config { trust: Trust::Rtc, ..Default::default() }, dir);
-        Self { colour, clock, ids: HashSet::new() }
+        Self { colour: io::stdout().is_terminal(), clock, ids: HashSet::new() }
     }
 
     /// Prints. Where nobody reads on, the demo goes on to its end all the same.
