@@ -117,7 +117,8 @@ fn every_room_imports_only_whom_it_may() {
 #[test]
 fn a_crate_behind_a_seam_is_named_only_there() {
     let mut wrong = Vec::new();
-    for (path, code) in sources() {
+    // A room's own tests may look behind its seam.
+    for (path, code) in sources().into_iter().filter(|(path, _)| !path.contains("/tests")) {
         for (krate, places) in ONLY_IN {
             let named = code.contains(&format!("{krate}::")) || code.contains(&format!("use {krate}"));
             if named && !places.iter().any(|place| path.starts_with(place)) {
