@@ -99,8 +99,8 @@ impl Context {
                 "is the network up, and does a firewall let this port through?",
             ),
             K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof => {
-                let hint = "the broker's log may say why";
-                error(format!("{peer} closed the connection ({cause})"), hint)
+                let hint = "it may be restarting; its log may say why";
+                error(format!("{peer} closed the connection"), hint)
             }
             _ if is_lookup(cause) => error(
                 format!("the name in {peer} cannot be found ({cause})"),
