@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +11,7 @@ use tokio::time::sleep;
 
 use super::backoff::Backoff;
 use super::stop::Stop;
+use super::trouble::Trouble;
 use crate::model::Readings;
 use crate::sources::{Batch, Context, Receipt, Source, SourceError};
 use crate::units;
@@ -38,7 +38,7 @@ pub async fn run<S: Source>(
     stop: Stop,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(500), CAP);
-    let mut trouble = Trouble { source: context.name.clone(), since: None };
+    let mut trouble = Trouble::new(context.clock.monotonic());
     loop {
         let opened = tokio::select! {
             biased;
@@ -54,7 +54,10 @@ pub async fn run<S: Source>(
             }
             Err(error) => error,
         };
-        trouble.note(&error, context.clock.monotonic());
+        let text = error.to_string();
+        if trouble.again(&text, context.clock.monotonic()) {
+            tracing::warn!(source = &*context.name, "{text} (trying again within {})", units::show(CAP));
+        }
         tokio::select! {
             biased;
             () = stop.wait() => return,
@@ -73,7 +76,12 @@ async fn read<S: Source>(
     backoff: &mut Backoff,
     trouble: &mut Trouble,
 ) -> Option<SourceError> {
-    trouble.over(context.clock.monotonic());
+    let (told, down) = (trouble.was_told(), trouble.over(context.clock.monotonic()));
+    match down.map(units::show) {
+        Some(down) if told => tracing::info!(source = &*context.name, "open again after {down}"),
+        Some(_) => tracing::info!(source = &*context.name, "open"),
+        None => {}
+    }
     loop {
         let batch = tokio::select! {
             biased;
@@ -107,36 +115,6 @@ async fn hand_on(source: usize, batch: Batch, collected: &mpsc::Sender<Collected
                 Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Receipt::Busy,
             };
             let _ = receipt.send(answer);
-        }
-    }
-}
-
-/// Logs what is wrong with a source when it changes, and when it is over.
-struct Trouble {
-    source: Arc<str>,
-    since: Option<(Duration, String)>,
-}
-
-impl Trouble {
-    fn note(&mut self, error: &SourceError, now: Duration) {
-        let text = error.to_string();
-        let since = self.since.as_ref().map_or(now, |(since, _)| *since);
-        if self.since.as_ref().is_none_or(|(_, before)| *before != text) {
-            tracing::warn!(source = &*self.source, "{text} (trying again within {})", units::show(CAP));
-        }
-        self.since = Some((since, text));
-    }
-
-    fn over(&mut self, now: Duration) {
-        match self.since.take() {
-            Some((since, _)) => {
-                tracing::info!(
-                    source = &*self.source,
-                    "open again after {}",
-                    units::show(now.saturating_sub(since))
-                );
-            }
-            None => tracing::info!(source = &*self.source, "open"),
         }
     }
 }

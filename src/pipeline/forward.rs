@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::stop::Stop;
+use super::trouble::Trouble;
 use crate::clock::Clock;
 use crate::encode::{Format, Status};
 use crate::model::{Cause, Gap, Id, Kind, Publication, Timestamp};
@@ -63,7 +64,7 @@ impl Forward {
     /// Forwards until `stop`; then what is on its way is given a few seconds to be acknowledged.
     pub async fn run<U: Uplink>(self, mut uplink: U, stop: Stop) {
         let mut backoff = Backoff::new(Duration::from_secs(1), CAP);
-        let mut link = Link { down_since: self.clock.monotonic(), told: None };
+        let mut link = Trouble::new(self.clock.monotonic());
         let mut connection = 0;
         loop {
             connection += 1;
@@ -74,14 +75,19 @@ impl Forward {
             };
             let error = match ended {
                 Ok((session, gateway, since)) => {
-                    link.up(self.clock.monotonic());
+                    let (told, down) = (link.was_told(), link.over(self.clock.monotonic()));
+                    match down.map(units::show) {
+                        Some(down) if told => {
+                            tracing::info!(gateway = &*gateway, "connected, after {down} without")
+                        }
+                        Some(_) => tracing::info!(gateway = &*gateway, "connected"),
+                        None => {}
+                    }
                     let status = |online| self.status(&gateway, online, connection, since);
-                    let began = self.clock.monotonic();
-                    let ended = self.serve(session, &gateway, status, &stop, &mut backoff).await;
+                    let ended = self.serve(session, &gateway, status, &stop).await;
                     self.stats.connected.store(false, Ordering::Relaxed);
                     self.outbox.put_back_all();
-                    // A session that held was no failure, whether it had anything to send or not.
-                    if self.clock.monotonic().saturating_sub(began) >= CAP {
+                    if link.is_steady(self.clock.monotonic()) {
                         backoff.reset();
                     }
                     match ended {
@@ -91,7 +97,13 @@ impl Forward {
                 }
                 Err(error) => error,
             };
-            link.down(&error, self.clock.monotonic());
+            let text = error.to_string();
+            if link.again(&text, self.clock.monotonic()) {
+                let cap = units::show(CAP);
+                tracing::warn!(
+                    "no connection: {text} (messages wait in the buffer; trying again within {cap})"
+                );
+            }
             tokio::select! {
                 biased;
                 () = stop.wait() => return,
@@ -120,7 +132,6 @@ impl Forward {
         gateway: &str,
         status: impl Fn(bool) -> Publication,
         stop: &Stop,
-        backoff: &mut Backoff,
     ) -> Option<LinkError> {
         let mut flight = Flight::new(session.limits());
         self.send(&mut session, status(true), &mut flight);
@@ -136,7 +147,6 @@ impl Forward {
                 biased;
                 event = session.next() => match event {
                     Ok(Event::Acknowledged(ids)) => {
-                        backoff.reset();
                         retry.reset();
                         self.acknowledge(&ids, &mut flight);
                     }
@@ -193,7 +203,7 @@ impl Forward {
         self.stats.acknowledged.fetch_add(1, Ordering::Relaxed);
         flight.answered(ids);
         for id in ids {
-            if flight.gaps.remove(id).is_some() {
+            if flight.gaps.remove(id) {
                 self.outbox.acknowledge_gap(*id);
             }
         }
@@ -210,13 +220,11 @@ impl Forward {
 
     fn give_up(&self, id: Id, cause: Cause, reason: &str, flight: &mut Flight) {
         if let Some(count) = self.stats.given_up.count() {
-            tracing::error!(%id, cause = cause.name(), count, "a message was given up: {reason}");
+            tracing::error!(%id, cause = cause.name(), count, "the broker will not take it: {reason}");
         }
         flight.answered(&[id]);
-        // A gap record that can never be sent is no gap of its own.
-        if flight.gaps.remove(&id).is_some() {
-            self.outbox.acknowledge_gap(id);
-        } else {
+        // A gap record is never given up: it stays handed out, and the next session is given it again.
+        if !flight.gaps.remove(&id) {
             self.outbox.give_up(id, cause);
         }
     }
@@ -228,8 +236,8 @@ impl Forward {
         Publication { ids: vec![id], kind: Kind::Data { device: message.device }, payload }
     }
 
-    fn gap(&self, gateway: &str, gap: &Gap, gaps: &mut HashMap<Id, ()>) -> Publication {
-        gaps.insert(gap.id, ());
+    fn gap(&self, gateway: &str, gap: &Gap, gaps: &mut HashSet<Id>) -> Publication {
+        gaps.insert(gap.id);
         let mut payload = Vec::new();
         self.format.gap(gateway, gap, &mut payload);
         Publication { ids: vec![gap.id], kind: Kind::Gap, payload }
@@ -257,12 +265,12 @@ struct Flight {
     bytes: usize,
     /// Taken from the outbox, and waiting for bytes in flight to be answered.
     waiting: VecDeque<Publication>,
-    gaps: HashMap<Id, ()>,
+    gaps: HashSet<Id>,
 }
 
 impl Flight {
     fn new(limits: Limits) -> Self {
-        Self { limits, unanswered: HashMap::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashMap::new() }
+        Self { limits, unanswered: HashMap::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashSet::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -296,32 +304,5 @@ impl Flight {
                 self.bytes -= bytes;
             }
         }
-    }
-}
-
-/// Logs the state of the link when it changes.
-struct Link {
-    down_since: Duration,
-    told: Option<String>,
-}
-
-impl Link {
-    fn up(&mut self, now: Duration) {
-        let down = units::show(now.saturating_sub(self.down_since));
-        match self.told.take() {
-            Some(_) => tracing::info!("connected, after {down} without"),
-            None => tracing::info!("connected"),
-        }
-        self.down_since = Duration::MAX;
-    }
-
-    fn down(&mut self, error: &LinkError, now: Duration) {
-        let text = error.to_string();
-        if self.told.as_ref() != Some(&text) {
-            let cap = units::show(CAP);
-            tracing::warn!("no connection: {text} (what is measured is kept; trying again within {cap})");
-        }
-        self.down_since = self.down_since.min(now);
-        self.told = Some(text);
     }
 }

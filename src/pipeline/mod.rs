@@ -16,6 +16,7 @@ mod saved;
 pub mod series;
 pub mod stats;
 pub mod stop;
+pub mod trouble;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -79,7 +80,7 @@ pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: 
         table
     };
     let ((), table) = tokio::join!(forward.run(uplink, forward_stop), stopping);
-    let saved = table.ok().and_then(|mut table| table.save(clock::boot_id()));
+    let saved = table.ok().and_then(|table| table.save(clock::boot_id()));
     outbox.close(saved).await;
     stats.log();
 }

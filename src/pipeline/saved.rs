@@ -10,16 +10,16 @@ use crate::model::{Message, Stamp, Timestamp};
 use crate::window::{Group, Owner};
 
 #[derive(Encode, Decode)]
-struct Saved {
+struct Saved<G> {
     /// The kernel's id of the boot in which it was saved.
     #[n(0)]
     boot: Option<String>,
     #[n(1)]
-    groups: Vec<SavedGroup>,
+    groups: Vec<SavedGroup<G>>,
 }
 
 #[derive(Encode, Decode)]
-struct SavedGroup {
+struct SavedGroup<G> {
     #[n(0)]
     source: String,
     #[n(1)]
@@ -32,26 +32,26 @@ struct SavedGroup {
     #[n(4)]
     watermark: Option<Timestamp>,
     #[n(5)]
-    group: Group,
+    group: G,
     #[n(6)]
     otherwise: Vec<Message>,
 }
 
 impl SeriesTable {
-    /// Takes the open windows out of the table, as bytes for [`SeriesTable::resume`]; `None` where none is open.
+    /// The open windows, as bytes for [`SeriesTable::resume`]; `None` where none is open.
     #[must_use]
-    pub fn save(&mut self, boot: Option<String>) -> Option<Vec<u8>> {
+    pub fn save(&self, boot: Option<String>) -> Option<Vec<u8>> {
         let mut groups = Vec::new();
-        for source in &mut self.sources {
-            for device in &mut source.devices {
-                for Windows { entry, told, group } in device.groups.drain(..).filter(|w| !w.group.is_idle()) {
-                    let entry = &self.terms.rules.windows[entry];
+        for source in &self.sources {
+            for device in &source.devices {
+                for Windows { entry, told, group } in device.groups.iter().filter(|w| !w.group.is_idle()) {
+                    let entry = &self.terms.rules.windows[*entry];
                     let owner = Owner { source: &source.name, device: &device.name, window: &entry.name };
                     groups.push(SavedGroup {
                         source: source.name.to_string(),
                         device: device.name.to_string(),
                         window: entry.name.to_string(),
-                        told,
+                        told: *told,
                         watermark: device.watermark,
                         otherwise: group.summaries(&entry.shape, owner),
                         group,
@@ -80,7 +80,7 @@ impl SeriesTable {
         now: Stamp,
         messages: &mut Vec<Message>,
     ) -> Result<(), minicbor::decode::Error> {
-        let saved: Saved = minicbor::decode(saved)?;
+        let saved: Saved<Group> = minicbor::decode(saved)?;
         let same_boot = boot.is_some() && saved.boot.as_deref() == boot;
         for group in saved.groups {
             if let Some(group) = self.resume_group(group, same_boot || now.synced, now) {
@@ -91,7 +91,12 @@ impl SeriesTable {
     }
 
     /// Puts a saved group in its place; gives it back where it cannot go on.
-    fn resume_group(&mut self, saved: SavedGroup, in_time: bool, now: Stamp) -> Option<SavedGroup> {
+    fn resume_group(
+        &mut self,
+        saved: SavedGroup<Group>,
+        in_time: bool,
+        now: Stamp,
+    ) -> Option<SavedGroup<Group>> {
         let Self { sources, terms } = self;
         let source = sources.iter_mut().find(|source| *source.name == saved.source);
         let entry = terms.rules.windows.iter().position(|window| *window.name == saved.window);

@@ -159,6 +159,22 @@ impl SeriesTable {
         self.terms.wake_at
     }
 
+    /// Closes every open window, whether it is over or not.
+    pub fn close_all(&mut self, messages: &mut Vec<Message>) {
+        let Self { sources, terms } = self;
+        terms.wake_at = None;
+        for source in sources {
+            for Device { name, groups, .. } in &mut source.devices {
+                for windows in groups {
+                    let entry = &terms.rules.windows[windows.entry];
+                    let owner = Owner { source: &source.name, device: name, window: &entry.name };
+                    messages.extend(windows.group.summaries(&entry.shape, owner));
+                    windows.group = Group::new();
+                }
+            }
+        }
+    }
+
     /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
     pub fn close_due(&mut self, now: Stamp, messages: &mut Vec<Message>) {
         let Self { sources, terms } = self;
@@ -237,12 +253,13 @@ impl Device {
         messages: &mut Vec<Message>,
     ) -> Option<Timestamp> {
         self.heard = arrival.monotonic;
+        self.come_back(source, arrival, terms, messages);
         let (time, told) = self.time(source, reading, arrival, terms);
         if told == Told::ByDevice && self.watermark.is_none_or(|watermark| watermark < time) {
             self.watermark = Some(time);
             self.close_passed(source, time, arrival.synced, terms, messages);
         }
-        let Self { name, series, groups, .. } = self;
+        let Self { name, series, groups, watermark, .. } = self;
         let known = match series.get_mut(reading.metric) {
             Some(known) => known,
             None => {
@@ -262,7 +279,11 @@ impl Device {
         let (group, column) = *known.places[told as usize].get_or_insert_with(|| {
             let found = groups.iter().position(|windows| windows.entry == entry && windows.told == told);
             let group = found.unwrap_or_else(|| {
-                groups.push(Windows { entry, told, group: Group::new() });
+                let mut group = Group::new();
+                if let (Told::ByDevice, Some(watermark)) = (told, *watermark) {
+                    group.advance(window.shape.closed_at(watermark));
+                }
+                groups.push(Windows { entry, told, group });
                 groups.len() - 1
             });
             (group, groups[group].group.column(reading.metric, reading.unit))
@@ -320,6 +341,21 @@ impl Device {
             return (arrival.wall, Told::ByArrival);
         }
         (time, Told::ByDevice)
+    }
+
+    /// Forgets a watermark that lies too far ahead of a clock that is trusted: it was set while there was none.
+    fn come_back(&mut self, source: &str, arrival: Stamp, terms: &Terms, messages: &mut Vec<Message>) {
+        let latest = arrival.wall.after(terms.rules.max_ahead);
+        if !arrival.synced || self.watermark.is_none_or(|watermark| watermark <= latest) {
+            return;
+        }
+        self.watermark = None;
+        for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
+            let entry = &terms.rules.windows[windows.entry];
+            let owner = Owner { source, device: &self.name, window: &entry.name };
+            windows.group.close_all(&entry.shape, owner, terms.running_since, true, messages);
+            windows.group.rewind();
+        }
     }
 
     /// Closes what the device's own time has passed.
@@ -392,7 +428,11 @@ impl Series {
     }
 }
 
-/// Puts the values of one frame, device and time that pass through into one message.
+/// The most metrics in one message of values: a frame that has more goes as several.
+const TOGETHER_MAX: usize = 256;
+
+/// Puts the values of one frame, device and time that pass through into one message. A metric that the frame names
+/// twice begins another, for a JSON object has one place for it.
 #[derive(Default)]
 struct Passing {
     frame: u32,
@@ -410,7 +450,11 @@ impl Passing {
         messages: &mut Vec<Message>,
     ) {
         let together = self.message.as_ref().is_some_and(|message| {
-            self.frame == frame && *message.device == *reading.device && message.body == Body::Values { time }
+            self.frame == frame
+                && *message.device == *reading.device
+                && message.body == Body::Values { time }
+                && message.metrics.len() < TOGETHER_MAX
+                && message.metrics.iter().all(|metric| *metric.name != *reading.metric)
         });
         if !together {
             self.end(messages);

@@ -11,6 +11,9 @@ use super::Shape;
 use super::aggregate::State;
 use crate::model::{Body, Message, Metric, Timestamp, Value};
 
+/// The most windows of a group that are open at once.
+pub(super) const OPEN_MAX: usize = 1_000;
+
 /// Whose windows they are: what each of their messages says.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
@@ -112,7 +115,11 @@ impl Group {
             Some(newest) if newest.start <= time && time < shape.end_of(newest.start) => self.open.len() - 1,
             _ => {
                 let start = shape.start_of(time);
-                if self.closed_until.is_some_and(|closed| shape.end_of(start) <= closed) {
+                let is_closed = self.closed_until.is_some_and(|closed| shape.end_of(start) <= closed);
+                // With a watermark no more can be open than lateness has room for: this only guards memory.
+                let is_full =
+                    self.open.len() >= OPEN_MAX && !self.open.iter().any(|open| open.start == start);
+                if is_closed || is_full {
                     self.late += 1;
                     return Taken::Late;
                 }
@@ -155,6 +162,11 @@ impl Group {
     /// open stay so until [`Group::close`].
     pub fn advance(&mut self, until: Timestamp) {
         self.closed_until = self.closed_until.max(Some(until));
+    }
+
+    /// Forgets how far time had come: it had come too far.
+    pub fn rewind(&mut self) {
+        self.closed_until = None;
     }
 
     /// The end of the window that ends first, where one is open.

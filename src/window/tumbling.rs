@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::group::OPEN_MAX;
 use super::{Aggregate, PERIOD_MAX, PERIOD_MIN};
 use crate::model::Timestamp;
 use crate::units;
@@ -52,8 +53,11 @@ impl Config {
         if self.lateness > PERIOD_MAX {
             problems.push(("lateness", format!("`lateness` must be at most {}", units::show(PERIOD_MAX))));
         }
-        if !self.every.is_zero() && self.lateness.as_millis() / self.every.as_millis().max(1) >= OPEN_MAX {
-            problems.push(("lateness", format!("`lateness` must be less than {OPEN_MAX} times `every`")));
+        if !self.every.is_zero()
+            && self.lateness.as_millis() / self.every.as_millis().max(1) >= OPEN_MAX as u128 - 2
+        {
+            problems
+                .push(("lateness", format!("`lateness` must be less than {} times `every`", OPEN_MAX - 2)));
         }
         if self.aggregates.is_empty() {
             problems.push(("aggregates", "name at least one aggregate, such as \"mean\"".into()));
@@ -66,9 +70,6 @@ impl Config {
         problems
     }
 }
-
-/// How many windows of a device may be open at once: it bounds `lateness`.
-const OPEN_MAX: u128 = 1000;
 
 /// Whole milliseconds of a duration that [`Config::problems`] has bounded.
 fn millis(duration: Duration) -> i64 {

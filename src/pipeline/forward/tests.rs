@@ -231,6 +231,21 @@ async fn what_is_refused_for_good_or_too_large_is_told_as_a_gap_and_the_rest_goe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_record_that_is_refused_is_told_again_in_the_next_session() {
+    let ((mut first, one), (mut second, two)) = (scene(WIDE), scene(WIDE));
+    let run = run(vec![one, two]);
+    run.outbox.append(messages(1)).await;
+    let (_, ids) = first.take(1).await;
+    first.refuse(ids[0], Lasting::Forever);
+    let gap = first.next().await;
+    assert_eq!(gap.kind, Kind::Gap);
+    first.refuse(gap.ids[0], Lasting::Forever);
+    first.answers.send(Err(error("the link is down"))).unwrap();
+    assert_eq!(second.next().await.kind, Kind::Status);
+    assert_eq!(second.next().await, gap);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_what_is_on_its_way_and_not_for_ever() {
     let (mut cloud, scene) = scene(WIDE);
     let run = run(vec![scene]);

@@ -182,6 +182,56 @@ fn while_the_clock_is_not_trusted_device_times_are_kept_as_they_are() {
     assert_eq!((messages[0].synced, stats.ahead.get()), (false, 0));
 }
 
+#[test]
+fn readings_that_go_back_in_time_are_late_from_the_first_window_on() {
+    let (mut table, stats) = table(ten_seconds());
+    let mut messages = Vec::new();
+    for second in (0..100_000).rev() {
+        table.take(0, &temperature(100_000_000, Some(second * 1_000)), &mut messages);
+    }
+    table.close_due(at(1_000_000_000), &mut messages);
+    let told: u64 = messages.iter().map(|message| message.readings).sum();
+    assert_eq!((messages.len(), told + stats.late.get()), (1, 100_000), "only the newest window takes them");
+}
+
+#[test]
+fn a_watermark_from_before_the_clock_was_trusted_comes_back_once_it_lies_too_far_ahead() {
+    let (mut table, stats) = table(ten_seconds());
+    let mut messages = Vec::new();
+    let unset = Stamp { synced: false, ..at(12_000) };
+    table.take(0, &one(unset, "boiler", "temperature", Value::Int(1), Some(9_999_999_999)), &mut messages);
+    table.take(0, &temperature(13_000, Some(13_000)), &mut messages);
+    table.take(0, &temperature(14_000, Some(14_000)), &mut messages);
+    table.close_due(at(60_000), &mut messages);
+    assert_eq!(stats.late.get(), 0);
+    assert_eq!(starts(&messages), [("line-1".into(), 9_999_990_000, 1), ("line-1".into(), 10_000, 2)]);
+}
+
+#[test]
+fn a_metric_that_a_frame_names_twice_goes_in_two_messages() {
+    let (mut table, _) = table(ten_seconds());
+    let mut readings = Readings::new(at(7_000));
+    for value in [1, 2] {
+        let value = Value::Int(value);
+        readings.push(Reading { device: "pump", metric: "rpm", value, time: None, unit: None });
+    }
+    let mut messages = Vec::new();
+    table.take(0, &readings, &mut messages);
+    assert_eq!(messages.iter().map(|message| message.metrics.len()).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn windows_that_are_too_many_to_be_saved_can_all_be_closed() {
+    let (mut table, _) = table(ten_seconds());
+    let mut messages = Vec::new();
+    table.take(0, &temperature(12_000, None), &mut messages);
+    table.take(1, &temperature(12_000, Some(11_000)), &mut messages);
+    table.close_all(&mut messages);
+    assert_eq!(starts(&messages), [("line-1".into(), 10_000, 1), ("line-2".into(), 10_000, 1)]);
+    assert!(messages.iter().all(|m| matches!(m.body, Body::Window { partial: true, .. })));
+    assert_eq!((table.save(None), table.wake_at()), (None, None));
+}
+
 /// Fills a window of a first run, saves it, and resumes it in a second under `rules`.
 fn over_a_restart(rules: Rules, boot: &str, now: Stamp) -> (SeriesTable, Vec<Message>) {
     let (mut before, _) = table(ten_seconds());
@@ -189,7 +239,6 @@ fn over_a_restart(rules: Rules, boot: &str, now: Stamp) -> (SeriesTable, Vec<Mes
     before.take(0, &temperature(12_000, None), &mut messages);
     before.take(0, &temperature(12_000, Some(11_000)), &mut messages);
     let saved = before.save(Some("this boot".into())).unwrap();
-    assert!(before.save(None).is_none(), "they are taken out");
 
     let (mut after, _) = table(rules);
     after.resume(&saved, Some(boot), now, &mut messages).unwrap();
