@@ -13,7 +13,8 @@ const LEAVES: [&str; 5] = ["model", "pattern", "units", "tls", "tally"];
 const STAGES: [&str; 6] = ["sources", "filter", "window", "outbox", "encode", "uplink"];
 
 /// Crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 4] = [
+const ONLY_IN: [(&str, &[&str]); 5] = [
+    ("coap_lite", &["src/sources/coap/"]),
     ("rusqlite", &["src/outbox/sqlite.rs", "src/outbox/sqlite/"]),
     ("rumqttc", &["src/uplink/mqtt/"]),
     ("tokio_serial", &["src/sources/serial.rs", "src/sources/serial/"]),

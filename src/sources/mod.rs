@@ -4,6 +4,7 @@
 //! times and never logs that it failed: `pipeline::collect` owns the pacing and says so once. What a source refuses
 //! (a frame over its limit, text that is no JSON) is no failure: it counts it in its [`Stats`] and goes on.
 
+pub mod coap;
 pub mod decode;
 pub mod framing;
 pub mod serial;
@@ -99,6 +100,8 @@ pub trait Source: Sized {
 /// `[sources.NAME]`, by its `type`.
 #[derive(Clone, Debug)]
 pub enum Config {
+    /// CoAP devices that send.
+    CoapServer(coap::Config),
     /// A serial line.
     Serial(serial::Config),
     /// Simulated sensors.
@@ -107,7 +110,7 @@ pub enum Config {
 
 impl Config {
     /// The values that `type` takes.
-    pub const TYPES: &[&str] = &["serial", "simulated"];
+    pub const TYPES: &[&str] = &["coap_server", "serial", "simulated"];
 
     /// Reads the rest of the table of a source whose `type` is `kind`; `None` where there is no such type.
     ///
@@ -115,6 +118,7 @@ impl Config {
     /// As the deserializer says.
     pub fn read<'de, D: Deserializer<'de>>(kind: &str, rest: D) -> Option<Result<Self, D::Error>> {
         Some(match kind {
+            "coap_server" => coap::Config::deserialize(rest).map(Self::CoapServer),
             "serial" => serial::Config::deserialize(rest).map(Self::Serial),
             "simulated" => simulated::Config::deserialize(rest).map(Self::Simulated),
             _ => return None,
@@ -125,6 +129,7 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         match self {
+            Self::CoapServer(config) => config.problems(),
             Self::Serial(config) => config.problems(),
             Self::Simulated(config) => config.problems(),
         }
@@ -134,6 +139,7 @@ impl Config {
     #[must_use]
     pub fn absent(&self) -> Vec<(&'static str, String)> {
         match self {
+            Self::CoapServer(config) => config.absent(),
             Self::Serial(config) => config.absent(),
             Self::Simulated(_) => Vec::new(),
         }
@@ -147,6 +153,8 @@ impl Config {
     reason = "there are as many as tables in the file, and they do not move"
 )]
 pub enum AnySource {
+    /// CoAP devices that send.
+    CoapServer(coap::Server),
     /// A serial line.
     Serial(serial::Serial),
     /// Simulated sensors.
@@ -158,6 +166,7 @@ impl Source for AnySource {
 
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         Ok(match config {
+            Config::CoapServer(config) => Self::CoapServer(coap::Server::open(config, context).await?),
             Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
             Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
         })
@@ -165,6 +174,7 @@ impl Source for AnySource {
 
     async fn next(&mut self) -> Result<Batch, SourceError> {
         match self {
+            Self::CoapServer(source) => source.next().await,
             Self::Serial(source) => source.next().await,
             Self::Simulated(source) => source.next().await,
         }

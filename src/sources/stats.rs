@@ -12,6 +12,10 @@ pub struct Stats {
     pub readings: AtomicU64,
     /// Fields of readable frames that the decoder was not told to read, such as text in flat JSON.
     pub ignored: AtomicU64,
+    /// Copies of requests that had been taken already, and were not taken again.
+    pub copies: AtomicU64,
+    /// Requests that were forgotten before the last copy of them could have come: such a copy counts twice.
+    pub forgotten: Tally,
     refused: [Tally; Refusal::ALL.len()],
 }
 
@@ -28,11 +32,26 @@ pub enum Refusal {
     Undecodable,
     /// A device or metric name that is empty or longer than 128 bytes.
     BadName,
+    /// What came from an address outside `allow`.
+    NotAllowed,
+    /// A request for what the source does not do: by its path, method, options or content format.
+    NotServed,
+    /// Readings for which the pipeline had no room; their device was told to try again.
+    Busy,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::TooLong, Self::CutOff, Self::NotText, Self::Undecodable, Self::BadName];
+    pub const ALL: [Self; 8] = [
+        Self::TooLong,
+        Self::CutOff,
+        Self::NotText,
+        Self::Undecodable,
+        Self::BadName,
+        Self::NotAllowed,
+        Self::NotServed,
+        Self::Busy,
+    ];
 
     /// Its name in logs and metrics.
     #[must_use]
@@ -43,6 +62,9 @@ impl Refusal {
             Self::NotText => "not_text",
             Self::Undecodable => "undecodable",
             Self::BadName => "bad_name",
+            Self::NotAllowed => "not_allowed",
+            Self::NotServed => "not_served",
+            Self::Busy => "busy",
         }
     }
 }
@@ -53,6 +75,17 @@ impl Stats {
     pub fn refuse<T: fmt::Display>(&self, source: &str, refusal: Refusal, what: impl FnOnce() -> T) {
         if let Some(count) = self.refused[refusal as usize].count() {
             tracing::warn!(source, cause = refusal.name(), count, "refused input: {}", what());
+        }
+    }
+
+    /// Counts a request that was forgotten before its time, and logs it as rarely as a refusal.
+    pub(super) fn forget(&self, source: &str) {
+        if let Some(count) = self.forgotten.count() {
+            tracing::warn!(
+                source,
+                count,
+                "more requests than can be remembered: a device that repeats an old one is counted twice"
+            );
         }
     }
 

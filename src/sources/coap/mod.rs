@@ -1,0 +1,265 @@
+//! CoAP devices that send: a server for RFC 7252 over UDP, as much of it as taking readings needs.
+//!
+//! A device sends POST or PUT, Confirmable or not, to `/{device}` with flat JSON or to `/{device}/{metric}` with a
+//! number, true or false in plain text. The rules:
+//!
+//! - **2.04 Changed means taken**: it is sent once the readings are in the channel. Where that is full, the answer is
+//!   5.03 with Max-Age, and nothing was taken.
+//! - **A request counts once**, however often it comes: copies of a Confirmable one get its answer again, copies of a
+//!   Non-confirmable one none. What is remembered for that is bounded.
+//! - **What is wrong is said** by the code that RFC 7252 has for it and a diagnostic payload; what is no proper message
+//!   is rejected with a Reset. What comes from outside `allow` gets no answer. All of it is counted.
+//! - Blocks (RFC 7959) are not taken: a payload comes in one message, of at most 4096 bytes.
+//! - **No peer can stop it**: sending never waits (an answer for which the kernel has no room is lost, and the device
+//!   asks again), and errors that a peer causes (ICMP) are passed over.
+//!
+//! All requests that lie in the socket at one look are one batch, with one receipt.
+
+mod allow;
+mod endpoint;
+mod request;
+mod taken;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
+
+use serde::{Deserialize, Deserializer};
+use tokio::net::UdpSocket;
+use tokio::sync::oneshot;
+
+use super::{Batch, Context, Receipt, Source, SourceError};
+use crate::clock::Clock;
+use crate::model::Readings;
+
+pub use allow::Network;
+use endpoint::{Endpoint, MESSAGE_MAX, Reaction};
+
+/// A source of `type = "coap_server"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The address and port to listen on, by default 127.0.0.1:5683. `[::]` is IPv4 and IPv6 together, unless the
+    /// kernel's `net.ipv6.bindv6only` says otherwise.
+    #[serde(deserialize_with = "listen")]
+    pub listen: SocketAddr,
+    /// Who may send; required unless `listen` is an address of loopback. Empty there, all of this machine.
+    pub allow: Vec<Network>,
+}
+
+/// RFC 7252, 6.1.
+const PORT: u16 = 5683;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, PORT).into(), allow: Vec::new() }
+    }
+}
+
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is no address to listen on: write an address and a port, such as \"[::]:5683\" or \"192.168.10.1:5683\""
+        ))
+    })
+}
+
+impl Config {
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.listen.port() == 0 {
+            problems.push((
+                "listen",
+                "`listen` has port 0: write the one that the devices send to, such as 5683".to_owned(),
+            ));
+        }
+        if !self.listen.ip().to_canonical().is_loopback() && self.allow.is_empty() {
+            problems.push((
+                "listen",
+                format!(
+                    "`listen` {} can be reached from outside: say who may send, such as `allow = [\"192.168.10.0/24\"]`",
+                    self.listen
+                ),
+            ));
+        }
+        problems
+    }
+
+    pub(super) fn absent(&self) -> Vec<(&'static str, String)> {
+        match StdSocket::bind((self.listen.ip(), 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                vec![(
+                    "listen",
+                    format!("this machine has no address {} now: weir waits for it", self.listen.ip()),
+                )]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// An open endpoint.
+#[derive(Debug)]
+pub struct Server {
+    listen: SocketAddr,
+    socket: UdpSocket,
+    buffer: Box<[u8]>,
+    clock: Clock,
+    endpoint: Endpoint,
+    /// The receipts that are still to come, in order, each with how many requests it settles.
+    receipts: VecDeque<(oneshot::Receiver<Receipt>, usize)>,
+}
+
+/// So many datagrams make one batch at most.
+const BATCH_MAX: usize = 64;
+
+/// While so many requests wait for their receipts nothing is read; the kernel keeps what it can.
+const WAITING_MAX: usize = 1024;
+
+impl Source for Server {
+    type Config = Config;
+
+    async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
+        let listen = config.listen;
+        Ok(Self {
+            listen,
+            socket: UdpSocket::bind(listen).await.map_err(|error| refused(listen, &error))?,
+            // One byte more than is read shows what is too large.
+            buffer: vec![0; MESSAGE_MAX + 1].into(),
+            clock: context.clock.clone(),
+            endpoint: Endpoint::new(&config.allow, context),
+            receipts: VecDeque::new(),
+        })
+    }
+
+    async fn next(&mut self) -> Result<Batch, SourceError> {
+        loop {
+            // The only point where this waits, so the only one where it can be cancelled.
+            tokio::select! {
+                biased;
+                receipt = first(&mut self.receipts) => self.settle(receipt),
+                received = self.socket.recv_from(&mut self.buffer),
+                    if self.endpoint.waiting() < WAITING_MAX => match received
+                {
+                    Ok((length, peer)) => {
+                        if let Some(batch) = self.take(length, peer) {
+                            return Ok(batch);
+                        }
+                    }
+                    Err(error) if is_a_peers(&error) => {}
+                    Err(error) => {
+                        let what = format!("the socket at {}", self.listen);
+                        return Err(SourceError::Gone { what, cause: error.to_string() });
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Waits for the first receipt. Dropped without a word, the batch went nowhere.
+async fn first(receipts: &mut VecDeque<(oneshot::Receiver<Receipt>, usize)>) -> Receipt {
+    match receipts.front_mut() {
+        Some((receipt, _)) => receipt.await.unwrap_or(Receipt::Busy),
+        None => std::future::pending().await,
+    }
+}
+
+impl Server {
+    /// Makes a batch of the datagram in the buffer and those that lie in the socket; `None` where they bring nothing.
+    fn take(&mut self, length: usize, peer: SocketAddr) -> Option<Batch> {
+        let Self { socket, buffer, clock, endpoint, receipts, .. } = self;
+        let arrival = clock.now();
+        let mut readings = Readings::new(arrival);
+        let mut waiting = 0;
+        let mut datagram = (length, peer);
+        for _ in 0..BATCH_MAX {
+            let (length, peer) = datagram;
+            let bytes = buffer.get(..length).unwrap_or_default();
+            match endpoint.receive(arrival.monotonic, peer, bytes, &mut readings) {
+                Reaction::Silence => {}
+                Reaction::Answer(answer) => send(socket, peer, &answer),
+                Reaction::Wait => waiting += 1,
+            }
+            match socket.try_recv_from(buffer) {
+                Ok(next) => datagram = next,
+                Err(_) => break,
+            }
+        }
+        if !readings.is_empty() {
+            let (receipt, told) = oneshot::channel();
+            receipts.push_back((told, waiting));
+            return Some(Batch { readings, receipt: Some(receipt) });
+        }
+        // Copies alone, of what a batch before brought: they are settled with that.
+        if let Some((_, count)) = receipts.back_mut() {
+            *count += waiting;
+        }
+        None
+    }
+
+    /// Answers the requests that the first receipt is for.
+    fn settle(&mut self, receipt: Receipt) {
+        let Self { socket, clock, endpoint, receipts, .. } = self;
+        if let Some((_, count)) = receipts.pop_front() {
+            endpoint.settle(clock.monotonic(), count, receipt, |peer, answer| send(socket, peer, answer));
+        }
+    }
+}
+
+/// Who has a receipt is still told, so that nobody repeats what was taken.
+impl Drop for Server {
+    fn drop(&mut self) {
+        while let Some(Ok(receipt)) = self.receipts.front_mut().map(|(receipt, _)| receipt.try_recv()) {
+            self.settle(receipt);
+        }
+    }
+}
+
+/// Sends without waiting. What cannot be sent is lost, as anything over UDP may be.
+fn send(socket: &UdpSocket, peer: SocketAddr, answer: &[u8]) {
+    if let Err(error) = socket.try_send_to(answer, peer) {
+        tracing::debug!(%peer, %error, "an answer was not sent");
+    }
+}
+
+/// Whether it is what a peer, or the way to it, made of something sent before: no fault of the socket.
+fn is_a_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | WouldBlock
+    )
+}
+
+/// What the failure to listen means to the person who has to see to it.
+fn refused(listen: SocketAddr, error: &io::Error) -> SourceError {
+    let (cause, hint) = match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            return SourceError::Missing {
+                what: format!("the address {}", listen.ip()),
+                hint: "check that its interface is up and that `listen` names it".to_owned(),
+            };
+        }
+        (io::ErrorKind::AddrInUse, _) => (
+            "another program, or another source, listens there".to_owned(),
+            format!("`ss -ulpn 'sport = :{}'` shows which", listen.port()),
+        ),
+        (io::ErrorKind::PermissionDenied, _) => (
+            "permission denied".to_owned(),
+            "give `listen` a port of 1024 or above, such as CoAP's own 5683".to_owned(),
+        ),
+        (_, Some(libc::EAFNOSUPPORT)) => (
+            "this machine has no IPv6".to_owned(),
+            format!("write an IPv4 address, such as `listen = \"0.0.0.0:{}\"`", listen.port()),
+        ),
+        _ => (error.to_string().to_lowercase(), "check `listen`".to_owned()),
+    };
+    SourceError::Refused { what: listen.to_string(), cause, hint }
+}
+
+#[cfg(test)]
+mod tests;
