@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use coap_lite::option_value::OptionValueU32;
+use coap_lite::option_value::OptionValueU16;
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 
 use super::super::decode::{self, Decoder};
@@ -22,7 +22,7 @@ const NON_LIFETIME: Duration = Duration::from_secs(145);
 
 /// The largest message that is read whole, in bytes: the largest payload and as much again as RFC 7252, 4.6, allows
 /// to the header of a small one.
-pub(super) const MESSAGE_MAX: usize = PAYLOAD_MAX + 1024;
+pub(super) const MESSAGE_MAX: usize = PAYLOAD_MAX as usize + 1024;
 
 /// After so many seconds a device may try again where the pipeline was full (`Max-Age`).
 const RETRY_AFTER: u8 = 5;
@@ -303,7 +303,7 @@ impl Envelope {
             ResponseType::ServiceUnavailable => packet.add_option(CoapOption::MaxAge, vec![RETRY_AFTER]),
             // RFC 7252, 5.9.2.9.
             ResponseType::RequestEntityTooLarge => {
-                packet.add_option_as(CoapOption::Size1, OptionValueU32(PAYLOAD_MAX as u32));
+                packet.add_option_as(CoapOption::Size1, OptionValueU16(PAYLOAD_MAX));
             }
             _ => {}
         }

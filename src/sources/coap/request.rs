@@ -6,7 +6,7 @@ use super::super::Refusal;
 use crate::model::{NAME_MAX, Value, is_name};
 
 /// The largest payload that is taken, in bytes: four times what RFC 7252, 4.6, advises senders to keep to.
-pub(super) const PAYLOAD_MAX: usize = 4096;
+pub(super) const PAYLOAD_MAX: u16 = 4096;
 
 /// What a request brings.
 #[derive(Debug, PartialEq)]
@@ -60,7 +60,7 @@ impl<'a> Request<'a> {
             }
         }
         let payload = &*packet.payload;
-        if payload.len() > PAYLOAD_MAX {
+        if payload.len() > usize::from(PAYLOAD_MAX) {
             let text = format!("a payload of over {PAYLOAD_MAX} bytes");
             return Err(Refused::new(ResponseType::RequestEntityTooLarge, Refusal::TooLong, text));
         }
