@@ -43,7 +43,17 @@ impl Stats {
             let refused: Vec<_> = stats.refused().filter(|(_, count)| *count > 0).collect();
             let refused = refused.iter().map(|(cause, count)| format!("{} {count}", cause.name()));
             let refused = refused.collect::<Vec<_>>().join(", ");
-            tracing::info!(source = &**source, bytes, readings, ignored, refused, "read in this run");
+            let (copies, forgotten) = (get(&stats.copies), stats.forgotten.get());
+            tracing::info!(
+                source = &**source,
+                bytes,
+                readings,
+                ignored,
+                copies,
+                forgotten,
+                refused,
+                "read in this run"
+            );
         }
         let process = &*self.process;
         tracing::info!(

@@ -20,8 +20,7 @@ use crate::model::{NAME_MAX, Reading, Readings};
 const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
 const NON_LIFETIME: Duration = Duration::from_secs(145);
 
-/// The largest message that is read whole, in bytes: the largest payload and as much again as RFC 7252, 4.6, allows
-/// to the header of a small one.
+/// The largest message that is read whole, in bytes: the largest payload, with room for a header, token and options.
 pub(super) const MESSAGE_MAX: usize = PAYLOAD_MAX as usize + 1024;
 
 /// After so many seconds a device may try again where the pipeline was full (`Max-Age`).

@@ -226,13 +226,8 @@ fn send(socket: &UdpSocket, peer: SocketAddr, answer: &[u8]) {
 
 /// Whether it is what a peer, or the way to it, made of something sent before: no fault of the socket.
 fn is_a_peers(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock,
-    };
-    matches!(
-        error.kind(),
-        ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | WouldBlock
-    )
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
 }
 
 /// What the failure to listen means to the person who has to see to it.
