@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the outbox counts, for whoever shows it. All relaxed: a look at it is a look, not a transaction.
 #[derive(Debug, Default)]
@@ -25,4 +25,12 @@ pub struct Stats {
     pub damaged: AtomicU64,
     /// Commits in this run.
     pub commits: AtomicU64,
+}
+
+impl Stats {
+    /// How many messages wait or are on their way; about.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.in_memory.load(Ordering::Relaxed) + self.on_disk.load(Ordering::Relaxed)
+    }
 }

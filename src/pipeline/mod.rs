@@ -56,6 +56,14 @@ pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: 
     let stats = Stats::new(config.sources.iter().map(|(name, _)| name), rules.filters.len(), outbox.stats());
     let table = resume(rules, &stats, saved, &outbox, &clock).await;
 
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        epoch = outbox.epoch(),
+        sources = stats.sources.len(),
+        waiting = stats.outbox.waiting(),
+        "weir starts"
+    );
+
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let mut collecting = JoinSet::new();
     for (number, ((name, config), (_, stats))) in config.sources.into_iter().zip(&stats.sources).enumerate() {

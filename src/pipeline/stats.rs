@@ -69,8 +69,9 @@ impl Stats {
         );
         let (outbox, forward) = (&*self.outbox, &*self.forward);
         tracing::info!(
-            sent = get(&forward.sent),
+            sent_with_repeats = get(&forward.sent),
             acknowledged = get(&outbox.acknowledged),
+            still_waiting = outbox.waiting(),
             put_off = forward.put_off.get(),
             given_up = forward.given_up.get(),
             evicted = get(&outbox.evicted),

@@ -49,6 +49,13 @@ impl Stream {
             };
             match self.decoder.decode(frame, &self.device, out) {
                 Ok(left_out) => {
+                    if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
+                        let frame = excerpt(frame);
+                        tracing::info!(
+                            source = &**name,
+                            "fields that are no number and no boolean are left out and counted, first in {frame}"
+                        );
+                    }
                     ignored += left_out.ignored;
                     for _ in 0..left_out.bad_names {
                         stats.refuse(name, Refusal::BadName, || {
