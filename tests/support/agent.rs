@@ -58,6 +58,11 @@ impl Agent {
         self.running.as_ref().map(Process::lines).unwrap_or_default()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> Result<u32> {
+        Ok(self.process()?.id())
+    }
+
     /// Its resident memory, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process()?.id()))?;
