@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::broker::{Broker, Seen};
 use support::mosquitto::{Message, Mosquitto, Subscriber};
 use support::pki::{Authority, Files, Identity, Valid};
@@ -367,6 +368,7 @@ fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
     fs::write(path("text"), "hello").unwrap();
     fs::create_dir(path("folder")).unwrap();
     fs::set_permissions(path("folder"), fs::Permissions::from_mode(0o700)).unwrap();
+    mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let files = |change: fn(&mut Files, std::path::PathBuf), file: std::path::PathBuf| {
         let mut files = site.client.clone();
         change(&mut files, file);
@@ -380,7 +382,10 @@ fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
         (files(|files, file| files.key = file, locked), "locked with a passphrase"),
         (files(|files, file| files.cert = file, damaged), "the certificate in"),
         (files(|files, file| files.ca = file, path("text")), "text is not PEM"),
-        (files(|files, file| files.key = file, path("folder")), "cannot read"),
+        (files(|files, file| files.key = file, path("folder")), "folder is not a regular file"),
+        (files(|files, file| files.ca = file, path("pipe")), "pipe is not a regular file"),
+        (files(|files, file| files.cert = file, path("pipe")), "pipe is not a regular file"),
+        (files(|files, file| files.key = file, path("pipe")), "pipe is not a regular file"),
         (files(|files, _| files.key = files.ca.clone(), path("")), "is open to"),
         (files(|files, file| files.ca = file, path("no/where")), "no/where is not there"),
     ];

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
@@ -63,8 +63,18 @@ fn own_groups() -> Vec<libc::gid_t> {
     }
 }
 
+/// Opens a regular file. Anything else could hold up the agent's one thread without end; a pipe already does so when
+/// it is opened, but for `O_NONBLOCK`.
 fn open(path: &Path) -> Result<File, Error> {
-    File::open(path).map_err(|error| failed(path, &error))
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| failed(path, &error))?;
+    if !file.metadata().map_err(|error| failed(path, &error))?.is_file() {
+        return Err(Error::new(
+            format!("{} is not a regular file", path.display()),
+            "put the PEM file itself at that path, no directory, pipe or device",
+        ));
+    }
+    Ok(file)
 }
 
 fn read(path: &Path, file: File) -> Result<Vec<u8>, Error> {

@@ -34,12 +34,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The files that are not there, each with its key.
+    /// The files that are not there, or no regular files, each with its key.
     #[must_use]
     pub fn absent(&self) -> Vec<(&'static str, &Path)> {
         [("ca", &*self.ca), ("cert", &*self.cert), ("key", &*self.key)]
             .into_iter()
-            .filter(|(_, file)| !file.exists())
+            .filter(|(_, file)| !file.is_file())
             .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! `[uplink]` with `type = "mqtt"`.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -170,7 +171,8 @@ impl Config {
             _ => "tls.key",
         };
         let files = self.tls.iter().flat_map(tls::Config::absent);
-        files.map(|(key, file)| (path(key), format!("{} is not there yet", file.display()))).collect()
+        let state = |file: &Path| if file.exists() { "is not a regular file" } else { "is not there yet" };
+        files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file)))).collect()
     }
 }
 
@@ -258,6 +260,17 @@ mod tests {
         assert_eq!(
             config.absent().into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
             ["tls.ca", "tls.cert", "tls.key"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_told_before_it_is_used() {
+        let tls = "tls = { ca = '/dev/zero', cert = '/', key = '/no/gw.key' }";
+        let absent = config(&format!("url = 'mqtts://broker.example.com'\n{tls}")).absent();
+        let told: Vec<_> = absent.iter().map(|(_, what)| &**what).collect();
+        assert_eq!(
+            told,
+            ["/dev/zero is not a regular file", "/ is not a regular file", "/no/gw.key is not there yet"]
         );
     }
 
