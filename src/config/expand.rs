@@ -1,8 +1,13 @@
 //! `${NAME}` in a text: an environment variable, else a systemd credential.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+/// The longest credential, in bytes.
+const CREDENTIAL_MAX: u64 = 64 * 1024;
 
 /// Why a text cannot be expanded, and which bytes of it are to blame.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +74,7 @@ fn value(name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String
         ));
     };
     let file = Path::new(&directory).join(name);
-    match fs::read_to_string(&file) {
+    match read(&file) {
         Ok(text) => {
             let line = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n'));
             Ok(line.unwrap_or(&text).to_owned())
@@ -81,8 +86,26 @@ fn value(name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String
     }
 }
 
+fn read(file: &Path) -> io::Result<String> {
+    // Without O_NONBLOCK a pipe would hold up whoever opens it.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(CREDENTIAL_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CREDENTIAL_MAX {
+        return Err(io::Error::other(format!("it is longer than {CREDENTIAL_MAX} bytes")));
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     fn with(variables: &[(&str, &str)], text: &str) -> Result<String, Unexpanded> {
@@ -118,6 +141,28 @@ mod tests {
         assert_eq!(with(&variables, "${USER}:${mqtt.password}").unwrap(), "weir:secret\n");
         let absent = with(&variables, "${other}").unwrap_err();
         assert!(absent.help.contains("credential") && absent.help.contains("other"), "{absent:?}");
+    }
+
+    #[test]
+    fn a_credential_that_has_no_end_or_is_too_long_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        fs::write(at("long"), "x".repeat(64 * 1024 + 1)).unwrap();
+        fs::write(at("longest"), "x".repeat(64 * 1024)).unwrap();
+        let variables = [("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap())];
+        let cases = [
+            ("${pipe}", "not a regular file"),
+            ("${zero}", "not a regular file"),
+            ("${long}", "longer than 65536 bytes"),
+        ];
+        for (text, words) in cases {
+            let refused = with(&variables, text).unwrap_err();
+            assert!(refused.help.contains(words), "{refused:?}");
+            assert_eq!(refused.blame, 0..text.len());
+        }
+        assert_eq!(with(&variables, "${longest}").unwrap().len(), 64 * 1024);
     }
 
     #[test]
