@@ -188,17 +188,27 @@ async fn after_many_refusals_of_qos_2_the_session_ends_before_it_would_stall() {
 
 #[tokio::test]
 async fn what_is_larger_than_the_broker_takes_is_not_sent_and_the_session_goes_on() {
-    for (qos, header) in [(0, 2 + 2 + 23 + 1), (1, 2 + 2 + 23 + 2 + 1)] {
-        let broker = broker(|behaviour| behaviour.limits.maximum_packet_size = Some(120)).await;
+    for (qos, header) in [(0, 3 + 2 + 23 + 1), (1, 3 + 2 + 23 + 2 + 1)] {
+        let broker = broker(|behaviour| behaviour.limits.maximum_packet_size = Some(1024)).await;
         let mut session = connected(&broker, &format!("qos = {qos}")).await;
         let sized = |sequence, payload| Publication { payload: vec![b'x'; payload], ..data(sequence) };
         assert_eq!("weir/gw-042/data/boiler".len(), 23);
-        let limit = 120;
+        let limit = 1024;
         assert_eq!(session.send(sized(1, limit - header + 1)), Err(TooLarge { size: limit + 1, limit }));
         session.send(sized(2, limit - header)).unwrap();
         assert_eq!(acknowledged(&mut session).await, 2);
         broker.wait(|seen| seen.iter().any(|seen| matches!(seen, Seen::Received(_)))).await;
         assert_eq!(broker.received().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_broker_whose_packets_are_too_small_for_any_message_is_not_worked_with() {
+    for limit in [20, 1023] {
+        let broker = broker(|behaviour| behaviour.limits.maximum_packet_size = Some(limit)).await;
+        let error = uplink_to(broker.port(), "").connect(status("gone")).await.unwrap_err();
+        let words = format!("takes packets of at most {limit} bytes, which is too small to work with: raise");
+        assert!(error.to_string().contains(&words), "{error}");
     }
 }
 

@@ -30,6 +30,9 @@ pub use session::Session;
 /// answer out of order before anything has to be held back.
 const IDS_PER_PUBLICATION: u16 = 4;
 
+/// The smallest packet size, in bytes, that a session is worth having with: the status and a short message fit.
+const PACKET_MAX_LEAST: usize = 1024;
+
 /// The way to one MQTT broker.
 #[derive(Debug)]
 pub struct Mqtt {
@@ -127,6 +130,16 @@ impl Uplink for Mqtt {
             return Err(LinkError {
                 what: format!("{} takes QoS {} at most", context.peer, connected.qos_max),
                 hint: Some(format!("set `qos = {}`", connected.qos_max)),
+            });
+        }
+        // Else every message would be given up as too large.
+        if connected.packet_max < PACKET_MAX_LEAST {
+            return Err(LinkError {
+                what: format!(
+                    "{} takes packets of at most {} bytes, which is too small to work with",
+                    context.peer, connected.packet_max
+                ),
+                hint: Some(format!("raise the broker's limit to at least {PACKET_MAX_LEAST} bytes")),
             });
         }
         let limits = Limits {
