@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use assert_cmd::Command;
 
@@ -67,6 +68,21 @@ fn every_configuration_in_the_readme_passes_check() {
     assert!(!blocks.is_empty(), "the README shows a configuration");
     for block in blocks {
         assert_sound(block, &check(block));
+    }
+}
+
+#[test]
+fn a_run_that_may_open_too_few_files_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = weir(Path::new(ROOT), &["init"]);
+    fs::write(directory.path().join("weir.toml"), output.stdout).unwrap();
+    for files in 4..=8 {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -n {files}; exec \"$0\" run --config weir.toml");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_weir")]).current_dir(directory.path());
+        let output = command.timeout(Duration::from_secs(20)).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{files}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("Too many open files"), "{files}: {}", text(&output.stderr));
     }
 }
 
