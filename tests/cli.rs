@@ -199,3 +199,17 @@ fn a_reader_that_has_gone_away_is_no_failure() {
         .unwrap();
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn certificates_that_are_there_and_not_fit_are_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["ca.pem", "cert.pem", "key.pem"] {
+        fs::write(directory.path().join(file), "not PEM\n").unwrap();
+    }
+    let toml = "[gateway]\nid = 'gw'\n[sources.hall]\ntype = 'simulated'\n[uplink]\ntype = 'mqtt'\n\
+                url = 'mqtts://localhost:8883'\ntls = { ca = 'ca.pem', cert = 'cert.pem', key = 'key.pem' }\n";
+    fs::write(directory.path().join("weir.toml"), toml).unwrap();
+    let output = weir(directory.path(), &["check", "--config", "weir.toml"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("ca.pem is not PEM"), "{}", text(&output.stderr));
+}

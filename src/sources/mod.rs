@@ -135,7 +135,7 @@ impl Config {
         }
     }
 
-    /// What is not there yet and may come later, as (key, what).
+    /// What is not there yet, or not fit for use, and may be mended later, as (key, what).
     #[must_use]
     pub fn absent(&self) -> Vec<(&'static str, String)> {
         match self {

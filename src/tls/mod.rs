@@ -44,6 +44,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What is wrong with the files that are there, but for their dates; `None` while one of them is not.
+    #[must_use]
+    pub fn unfit(&self) -> Option<Error> {
+        let no_clock = Now { unix: 0, trusted: false };
+        if self.absent().is_empty() { client(self, no_clock).err() } else { None }
+    }
+}
+
 /// What is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {hint}")]
@@ -102,6 +111,14 @@ pub fn client(config: &Config, now: Now) -> Result<Arc<ClientConfig>, Error> {
             ),
             "install the two files that were made together",
         ),
+        rustls::Error::InvalidCertificate(cause)
+            if format!("{cause:?}").contains("UnsupportedCertVersion") =>
+        {
+            Error::new(
+                format!("{} is a certificate of version 1", config.cert.display()),
+                "issue it anew with extensions, which makes it version 3: with openssl by `-extfile`",
+            )
+        }
         other => Error::new(
             format!("cannot use {} with {} ({other})", config.key.display(), config.cert.display()),
             "use an RSA key of at least 2048 bits, an ECDSA key on P-256 or P-384, or an Ed25519 key",

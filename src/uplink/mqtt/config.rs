@@ -172,7 +172,9 @@ impl Config {
         };
         let files = self.tls.iter().flat_map(tls::Config::absent);
         let state = |file: &Path| if file.exists() { "is not a regular file" } else { "is not there yet" };
-        files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file)))).collect()
+        let absent = files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file))));
+        let unfit = self.tls.as_ref().and_then(tls::Config::unfit).map(|error| ("tls", error.to_string()));
+        absent.chain(unfit).collect()
     }
 }
 
