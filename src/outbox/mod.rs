@@ -11,8 +11,9 @@
 //! - What is not acknowledged is on the disk `spill_after` + `commit_every` after it was appended, or `commit_every`
 //!   under [`Durability::Always`]; while acknowledgements come within `spill_after` and there is no backlog, nothing
 //!   is written but one small note at the start.
-//! - Memory, file and ledger have caps. A full file makes room by losing its oldest. A disk that takes no writes never
-//!   stops it: it goes on in memory, says so once, and tries again after pauses.
+//! - Memory, file and ledger have caps. A full file makes room by losing its oldest. A message that no room would be
+//!   enough for is lost itself, and no other for it. A disk that takes no writes never stops it: it goes on in memory,
+//!   says so once, and tries again after pauses.
 //! - [`Outbox::close`] keeps everything. An outbox that is dropped without it has crashed: the next run finds what was
 //!   committed, and tells a gap of cause `crash` for the rest.
 //!
@@ -155,6 +156,9 @@ impl Outbox {
             memory_soft: MEMORY_SOFT,
             memory_hard: MEMORY_HARD,
             commit_max: usize::try_from(Sqlite::commit_max(max_bytes)).unwrap_or(usize::MAX),
+            message_max: usize::try_from(Sqlite::message_max(max_bytes))
+                .unwrap_or(usize::MAX)
+                .min(MEMORY_HARD),
             saved_max: usize::try_from(max_bytes / 4).unwrap_or(usize::MAX),
         };
         Self::over(Box::new(Sqlite::new(state_dir, max_bytes)), settings, clock)
@@ -180,7 +184,14 @@ impl Outbox {
         self.shared.queue().stats()
     }
 
-    /// Puts messages at the end, and gives them their ids.
+    /// The most bytes that [`Outbox::close`] saves for the next run: a quarter of `max_bytes`.
+    #[must_use]
+    pub fn saved_max(&self) -> usize {
+        self.shared.queue().saved_max()
+    }
+
+    /// Puts messages at the end, and gives them their ids. One that is larger than an eighth of `max_bytes` in its
+    /// compact form, or than 4 MiB, is lost, by the ledger.
     ///
     /// Waits only where memory is full and the disk can still make room, for at most [`PATIENCE`] in all; else the
     /// oldest in memory are lost, by the ledger. Not cancel-safe: what was not appended yet is gone.
@@ -269,12 +280,13 @@ impl Outbox {
 
     /// Commits everything that is unacknowledged, the ledger and `saved`, marks the stop as orderly, and lets go of the
     /// file. It is one transaction, unless memory holds more than the log's part of `max_bytes`; the mark is in the
-    /// last.
+    /// last. Where `saved` is larger than [`Outbox::saved_max`] it is lost, by the ledger.
     ///
     /// Takes as long as the disk does; where it refuses, the log says what is lost. From the call on nothing is handed
     /// out, and what is appended after it is lost.
     pub async fn close(&self, saved: Option<Vec<u8>>) {
-        self.shared.change(|queue| queue.close(saved));
+        let now = self.shared.clock.monotonic();
+        self.shared.change(|queue| queue.close(saved, now));
         self.shared.wait(&self.shared.closed, |queue| queue.is_closed().then_some(())).await;
     }
 }

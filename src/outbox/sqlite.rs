@@ -75,6 +75,12 @@ impl Sqlite {
         Self::log_max(max_bytes) / 4
     }
 
+    /// The most bytes that a message may have: half of the log's part, for a commit takes one message at least. It
+    /// finds room in an empty file.
+    pub(super) fn message_max(max_bytes: u64) -> u64 {
+        Self::log_max(max_bytes) / 2
+    }
+
     fn log_max(max_bytes: u64) -> u64 {
         (max_bytes / 4).min(16 << 20)
     }

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::tally::Tally;
+
 /// What the outbox counts, for whoever shows it. All relaxed: a look at it is a look, not a transaction.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -23,6 +25,8 @@ pub struct Stats {
     pub evicted: AtomicU64,
     /// Damaged messages met in this run.
     pub damaged: AtomicU64,
+    /// Messages of this run that were too large to be taken in.
+    pub too_large: Tally,
     /// Commits in this run.
     pub commits: AtomicU64,
 }

@@ -46,6 +46,8 @@ pub(super) struct Settings {
     pub(super) memory_hard: usize,
     /// About the most bytes of messages in one commit.
     pub(super) commit_max: usize,
+    /// The most bytes of a message; what is larger is not taken in.
+    pub(super) message_max: usize,
     /// The most bytes that are left for the next run.
     pub(super) saved_max: usize,
 }
@@ -169,6 +171,11 @@ impl Queue {
         Arc::clone(&self.stats)
     }
 
+    /// The most bytes that are left for the next run.
+    pub(super) fn saved_max(&self) -> usize {
+        self.settings.saved_max
+    }
+
     /// Takes another epoch, because this one could not be stored. Only before any id was handed out.
     pub(super) fn change_epoch(&mut self, epoch: u64) {
         self.ledger.change_epoch(self.epoch, epoch);
@@ -178,11 +185,26 @@ impl Queue {
     /// Whether memory takes a message of so many bytes without dropping another, or waiting would not help.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         let fits = self.tail_bytes + bytes + OVERHEAD <= self.settings.memory_hard;
-        fits || self.tail.is_empty() || !self.disk.is_up()
+        fits || self.tail.is_empty() || !self.disk.is_up() || bytes > self.settings.message_max
     }
 
-    /// Puts a message in its compact form at the end. Where memory is full its oldest are dropped, into the ledger.
+    /// Puts a message in its compact form at the end. Where memory is full its oldest are dropped, into the ledger, and
+    /// so is a message that the disk could never take: no room that is made for it would be enough.
     pub(super) fn append(&mut self, bytes: Vec<u8>, now: Duration) {
+        let message_max = self.settings.message_max;
+        if bytes.len() > message_max {
+            self.lose(Cause::TooLarge, &bytes, now);
+            if let Some(count) = self.stats.too_large.count() {
+                tracing::error!(
+                    count,
+                    bytes = bytes.len(),
+                    message_max,
+                    "messages are too large for the buffer: they are lost, and reported as a gap; a larger `max_bytes` \
+                     takes larger ones"
+                );
+            }
+            return self.count();
+        }
         let id = self.next_id();
         let entry =
             Entry { position: self.next_position, id, bytes: bytes.into(), since: now, stored: false };

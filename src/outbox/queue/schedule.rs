@@ -190,14 +190,16 @@ impl Queue {
     }
 
     /// Asks for everything to be committed, with `saved` for the next run. Nothing is handed out any more.
-    pub(in super::super) fn close(&mut self, saved: Option<Vec<u8>>) {
+    pub(in super::super) fn close(&mut self, saved: Option<Vec<u8>>, now: Duration) {
         if matches!(self.closing, Closing::No) {
             let bytes = saved.as_ref().map_or(0, Vec::len);
             if bytes > self.settings.saved_max {
                 tracing::error!(
                     bytes,
-                    "the open windows are too large to be saved beside the buffer: they are lost"
+                    saved_max = self.settings.saved_max,
+                    "the open windows are too large to be saved: they are lost, and reported as a gap"
                 );
+                self.ledger.lose(Cause::TooLarge, None, Loss::UNKNOWN, now);
             }
             let saved = saved.filter(|saved| saved.len() <= self.settings.saved_max);
             self.closing = Closing::Asked { saved, tried: false };
@@ -358,7 +360,8 @@ impl Queue {
                 return self.fail(&fault, now);
             }
         };
-        if matches!(self.disk, Disk::Failing(_)) {
+        let complete = taken == writing.len();
+        if complete && matches!(self.disk, Disk::Failing(_)) {
             tracing::info!("the buffer is on the disk again");
             self.disk = Disk::Up;
         }
@@ -379,7 +382,7 @@ impl Queue {
             }
         }
         let had_room = std::mem::replace(&mut self.room, room) > 0;
-        if taken < writing.len() {
+        if !complete {
             // What the store calls room was none for the next row: have the next commit evict for all it adds.
             self.room = 0;
             if taken == 0 && self.deleting.0 == 0 && !had_room {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -118,6 +119,34 @@ async fn g6_file_and_log_stay_within_max_bytes_and_every_eviction_is_counted() {
     let left = numbers(&drain(&outbox).await);
     assert_eq!(lost + left.len() as u64, 6_000);
     assert_eq!(left, (6_000 - left.len() as u64..6_000).collect::<Vec<_>>(), "the newest are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g6_a_message_that_can_never_fit_is_lost_alone_and_the_largest_that_can_is_stored_in_the_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path()).outbox;
+    outbox.append(messages(0..2_000, 20)).await;
+    sleep(Duration::from_secs(2)).await;
+    outbox.append(vec![message(2_000, 2_400_000), message(2_001, (512 << 10) + 1)]).await;
+    outbox.append(messages(2_002..2_010, 20)).await;
+    sleep(Duration::from_secs(60)).await;
+    for number in 2_010..2_030 {
+        outbox.append(vec![message(number, (512 << 10) - 200)]).await;
+        sleep(Duration::from_secs(2)).await;
+        assert!(bytes_in(dir.path()) <= 4 << 20, "{}", bytes_in(dir.path()));
+        assert!(outbox.stats().disk_ok.load(Ordering::Relaxed));
+        if number == 2_010 {
+            assert_eq!(outbox.stats().evicted.load(Ordering::Relaxed), 0, "nothing made room in vain");
+            assert_eq!(outbox.stats().on_disk.load(Ordering::Relaxed), 2_009);
+        }
+    }
+    let told = gaps(&outbox).await;
+    let count =
+        |cause| -> u64 { told.iter().filter(|gap| gap.cause == cause).filter_map(|gap| gap.messages).sum() };
+    assert_eq!(count(Cause::TooLarge), 2);
+    let left = numbers(&drain(&outbox).await);
+    assert_eq!(left.last(), Some(&2_029));
+    assert_eq!(left.len() as u64 + count(Cause::Evicted) + 2, 2_030);
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,6 +42,7 @@ fn small(spill_after: u64, commit_every: u64) -> Settings {
         memory_soft: 1_500,
         memory_hard: 4_000,
         commit_max: 800,
+        message_max: 2_000,
         saved_max: 1_000,
     }
 }
@@ -57,6 +58,7 @@ fn settings((spill_after, commit_every): (u64, u64)) -> Settings {
         memory_soft: 1 << 20,
         memory_hard: 4 << 20,
         commit_max: 1 << 20,
+        message_max: 1 << 20,
         ..small(spill_after, commit_every)
     }
 }

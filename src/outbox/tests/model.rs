@@ -315,7 +315,7 @@ impl<'a> World<'a> {
     }
 
     fn close(&mut self, saved: Option<Vec<u8>>) {
-        self.queue.close(saved.clone());
+        self.queue.close(saved.clone(), self.now);
         self.work();
         assert!(self.queue.is_closed());
         let found = self.reopen();

@@ -355,6 +355,39 @@ async fn g8_a_disk_that_takes_no_writes_is_said_once_tried_again_and_loses_nothi
     assert_eq!(stored(&platter), (0..600).collect::<Vec<_>>());
 }
 
+#[tokio::test(start_paused = true)]
+async fn g8_a_row_that_finds_no_room_in_an_empty_store_is_said_once_and_not_taken_back() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let platter = Platter::new(50);
+    let outbox = open(platter.clone(), settings(ALWAYS)).outbox;
+    outbox.append(messages([0])).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(log.count("the buffer is in memory only: `max_bytes` is used up"), 1);
+    assert_eq!(log.count("the buffer is on the disk again"), 0);
+    platter.look().capacity = 1 << 20;
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(log.count("the buffer is on the disk again"), 1);
+    assert_eq!(stored(&platter), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_windows_that_are_too_large_to_be_saved_are_told_as_a_gap() {
+    let platter = Platter::new(1 << 20);
+    let outbox = open(platter.clone(), settings(ALWAYS)).outbox;
+    outbox.append(messages([0])).await;
+    outbox.close(Some(vec![0; outbox.saved_max() + 1])).await;
+    let opened = open(platter.clone(), settings(ALWAYS));
+    assert_eq!(opened.saved, None);
+    let told = gaps(&opened.outbox).await;
+    assert_eq!((told.len(), told[0].cause, told[0].messages), (1, Cause::TooLarge, None));
+    opened.outbox.close(Some(vec![0; opened.outbox.saved_max()])).await;
+    assert_eq!(open(platter, settings(ALWAYS)).saved, Some(vec![0; 1_000]));
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
