@@ -252,6 +252,30 @@ fn g3_sigterm_in_the_middle_of_an_outage_loses_nothing() {
     assert_eq!(numbers, (0..total as u64).collect::<Vec<_>>());
 }
 
+#[test]
+fn g3_open_windows_that_are_too_large_to_be_saved_are_sent_as_partial() {
+    const DEVICES: usize = 9_000;
+    let mut pty = Pty::open().unwrap();
+    let window = "[[windows]]\nname = 'long'\nmatch = '*'\ntype = 'tumbling'\nevery = '1h'\naggregates = ['count', 'mean']\n\
+                  [buffer]\nmax_bytes = '4MiB'\n";
+    let mut site = Site::new(&format!("{}\n{window}", serial(pty.port())));
+    site.broker.stop().unwrap();
+    site.agent.start_until("open").unwrap();
+    for n in 0..DEVICES {
+        writeln!(pty, "{{\"dev\":\"device-{n}\",\"n\":{n}}}").unwrap();
+    }
+    pty.wait_until_read().unwrap();
+    assert!(site.agent.terminate().unwrap().success());
+    site.broker.restart().unwrap();
+    site.agent.start().unwrap();
+    let arrived = site.data("a message of each device", |messages| messages.len() >= DEVICES);
+    let devices: BTreeSet<_> = arrived.iter().map(|message| message["device"].as_str().unwrap()).collect();
+    assert_eq!(devices.len(), DEVICES);
+    assert!(
+        arrived.iter().all(|message| message["partial"] == true && message["metrics"]["n"]["count"] == 1)
+    );
+}
+
 /// SIGKILL in the middle of an outage: what was written `younger` before it or earlier has to arrive.
 fn kill_in_an_outage(name: &str, buffer: &str, younger: Duration) {
     // What a loaded machine adds: the way from the line into a message, and one commit's duration.

@@ -88,7 +88,10 @@ pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: 
         table
     };
     let ((), table) = tokio::join!(forward.run(uplink, forward_stop), stopping);
-    let saved = table.ok().and_then(|table| table.save(clock::boot_id()));
+    let saved = match table {
+        Ok(table) => save(table, &outbox).await,
+        Err(_) => None,
+    };
     outbox.close(saved).await;
     stats.log();
 }
@@ -112,4 +115,22 @@ async fn resume(
         outbox.append(messages).await;
     }
     table
+}
+
+/// The open windows for the next run; where they are too large for that they are closed as partial instead.
+async fn save(mut table: SeriesTable, outbox: &Outbox) -> Option<Vec<u8>> {
+    let saved = table.save(clock::boot_id())?;
+    let (bytes, most) = (saved.len(), outbox.saved_max());
+    if bytes <= most {
+        return Some(saved);
+    }
+    tracing::warn!(
+        bytes,
+        most,
+        "the open windows are too large to be resumed by the next run: sent as partial"
+    );
+    let mut messages = Vec::new();
+    table.close_all(&mut messages);
+    outbox.append(messages).await;
+    None
 }
