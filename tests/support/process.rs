@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::pki::Result;
 
 /// How long anything may take that is not a test's own matter.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Copy)]
 pub(crate) enum Output {
@@ -67,18 +67,36 @@ impl Process {
         self.output.0.lock().map(|gathered| gathered.lines.clone()).unwrap_or_default()
     }
 
-    /// Waits until its output is enough.
+    /// Waits until its output is enough. To look at much output takes long: it is looked at ever more rarely, so that
+    /// the looking does not hold up what it waits for.
     pub(crate) fn wait(&self, what: &str, mut enough: impl FnMut(&[String]) -> bool) -> Result<()> {
         let (gathered, changed) = &*self.output;
-        let gathered = gathered.lock().map_err(|_| "the reader of a child's output panicked")?;
-        let waiting = |gathered: &mut Gathered| !gathered.ended && !enough(&gathered.lines);
-        let (gathered, _) = changed
-            .wait_timeout_while(gathered, PATIENCE, waiting)
-            .map_err(|_| "the reader of a child's output panicked")?;
-        if enough(&gathered.lines) {
-            return Ok(());
+        let mut waited = Duration::ZERO;
+        let mut pause = Duration::from_millis(20);
+        let mut seen = usize::MAX;
+        loop {
+            let mut now = gathered.lock().map_err(|_| "the reader of a child's output panicked")?;
+            if now.lines.len() == seen && !now.ended {
+                now = changed
+                    .wait_timeout(now, pause)
+                    .map_err(|_| "the reader of a child's output panicked")?
+                    .0;
+            }
+            let (lines, ended) = (now.lines.clone(), now.ended);
+            drop(now);
+            if lines.len() != seen && enough(&lines) {
+                return Ok(());
+            }
+            seen = lines.len();
+            if ended || waited >= PATIENCE {
+                return Err(
+                    format!("waited in vain until {what}; the output was:\n{}", lines.join("\n")).into()
+                );
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
+            thread::sleep(pause);
+            waited += pause;
         }
-        Err(format!("waited in vain until {what}; the output was:\n{}", gathered.lines.join("\n")).into())
     }
 
     pub(crate) fn id(&self) -> u32 {
