@@ -2,14 +2,16 @@
 //!
 //! One file in the state directory, with a write-ahead log beside it while it is open. Three tables: `messages`, each
 //! with its position as the row's key and a checksum over its id and its bytes; `losses`, the ledger; `run`, one row:
-//! the epoch of the last run, whether it stopped in order, and what it left. `user_version` is the format's.
+//! the epoch of the last run, whether it stopped in order, and what it left. `application_id` is weir's, and
+//! `user_version` the format's.
 //!
 //! - Nobody else opens the file while weir runs (`locking_mode=EXCLUSIVE`), and only its owner may read it.
 //! - A commit is durable when it returns (`synchronous=FULL`), or has not happened.
 //! - File and log together stay within `max_bytes`: a sixteenth to a quarter of it is the log's, the rest the file's
 //!   (`max_page_count`). Rows are taken while pages are free; what finds none is handed back.
-//! - A file of a newer format, or of another program, is left as it is. A damaged one is moved aside with its log, to
-//!   `outbox.db.damaged-` and the Unix time in milliseconds, and a new one begun. A row whose checksum is wrong is
+//! - A file of a newer format is left as it is. A damaged one is moved aside with its log, to `outbox.db.damaged-` and
+//!   the Unix time in milliseconds, and a new one begun. Damaged is also what is empty, has not weir's id or lacks a
+//!   table: a new file gets its name only when it is complete. A row whose checksum is wrong is
 //!   reported and passed over. An error of the disk becomes words for a person, and the caller tries again.
 
 use std::ffi::OsString;
@@ -30,6 +32,8 @@ use crate::model::{Cause, Id, Timestamp};
 
 /// The file's name in the state directory.
 const FILE: &str = "outbox.db";
+/// The id that marks a file as weir's, which is its name.
+const PROGRAM: i64 = i64::from_be_bytes(*b"\0\0\0\0weir");
 /// The format that this file describes.
 const VERSION: i64 = 1;
 /// Bytes of a page.
@@ -98,18 +102,11 @@ impl Sqlite {
         Ok(connection)
     }
 
-    /// Makes a file of ours, or an empty one, ready.
-    fn prepare(&self, connection: &Connection, empty: bool) -> Result<Found, Error> {
-        if empty {
-            set(connection, "page_size", PAGE as i64)?;
-            set(connection, "auto_vacuum", "INCREMENTAL")?;
-        }
+    /// Makes a file of ours ready.
+    fn prepare(&self, connection: &Connection) -> Result<Found, Error> {
         set(connection, "journal_mode", "WAL")?;
         set(connection, "journal_size_limit", (self.log_max / 4) as i64)?;
         set(connection, "wal_autocheckpoint", (self.log_max / 4 / PAGE) as i64)?;
-        if empty {
-            connection.execute_batch(&format!("BEGIN;{SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-        }
         set(connection, "max_page_count", self.pages_max as i64)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.found(connection)
@@ -251,6 +248,7 @@ impl Sqlite {
         let file = self.path.display();
         let code = error.sqlite_error_code();
         let corrupt = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+            || lacks(error)
             || matches!(error, Error::InvalidColumnType(..) | Error::FromSqlConversionFailure(..));
         if corrupt {
             self.connection = None;
@@ -277,39 +275,65 @@ impl Sqlite {
         })
     }
 
-    /// Makes the file where there is none, for its owner only.
-    fn create(&self) -> Result<(), Fault> {
-        let failed = |error: &io::Error| {
+    /// The file's name with something after it.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = OsString::from(&self.path);
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+
+    /// Sees that a file is there which may be opened, and makes one where there is none.
+    fn provide(&self) -> Result<(), Fault> {
+        let file = self.path.display();
+        let failed = |error: io::Error| {
             Fault::Failed(format!(
-                "cannot open {}: {error}: see that `state_dir` exists and that weir may write there",
-                self.path.display()
+                "cannot open {file}: {error}: see that `state_dir` exists and that weir may write there"
             ))
         };
-        let Some(parent) = self.path.parent() else { return Ok(()) };
-        if !parent.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|e| failed(&e))?;
-        }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
-        match file {
-            // SQLite makes its log's name durable, but not that of a file it did not make itself.
-            Ok(_) => File::open(parent).and_then(|parent| parent.sync_all()).map_err(|e| failed(&e)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(failed(&error)),
+        match fs::metadata(&self.path) {
+            // Opening a pipe would wait for its other side.
+            Ok(found) if !found.is_file() => {
+                Err(Fault::Failed(format!("cannot open {file}: it is not a regular file: move it away")))
+            }
+            Ok(found) if found.len() == 0 => Err(Fault::Corrupt(format!("{file} is empty"))),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            Err(_) if self.path.is_symlink() => {
+                Err(Fault::Failed(format!("cannot open {file}: it is a link to a file that is not there")))
+            }
+            Err(_) if self.beside("-wal").exists() => {
+                Err(Fault::Corrupt(format!("{file} is gone, and its log is not")))
+            }
+            Err(_) => self.create().map_err(failed),
         }
     }
 
+    /// Makes the file, for its owner only. It has its name only when it is complete: a file that is empty under its
+    /// name was not left by a crash in here.
+    fn create(&self) -> io::Result<()> {
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        if !parent.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        let new = self.beside(".new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        fill(&new).map_err(io::Error::other)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        File::open(parent)?.sync_all()
+    }
+
     fn set_aside(&mut self, now: Timestamp) -> Result<PathBuf, Fault> {
-        let with = |suffix: &str| {
-            let mut name = OsString::from(&self.path);
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let aside = with(&format!(".damaged-{now}"));
+        let aside = self.beside(&format!(".damaged-{now}"));
         // The file goes last: as long as it is there, a next attempt finds it damaged again.
         for suffix in ["-wal", "-shm", ""] {
             let mut to = OsString::from(&aside);
             to.push(suffix);
-            match fs::rename(with(suffix), to) {
+            match fs::rename(self.beside(suffix), to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let file = self.path.display();
                     return Err(Fault::Failed(format!("cannot set the damaged {file} aside: {error}")));
@@ -322,23 +346,25 @@ impl Sqlite {
     }
 
     fn open_once(&mut self) -> Result<Found, Fault> {
-        self.create()?;
+        self.provide()?;
         let format = |connection: &Connection| {
-            let version = number(connection, "PRAGMA user_version")?;
-            Ok((version, number(connection, "SELECT count(*) FROM sqlite_master")?))
+            let program = number(connection, "PRAGMA application_id")?;
+            Ok((program, number(connection, "PRAGMA user_version")?))
         };
         let opened =
             self.connect().and_then(|connection| format(&connection).map(|format| (connection, format)));
-        let (connection, (version, tables)) = opened.map_err(|error| self.fault("open", &error))?;
-        let empty = version == 0 && tables == 0;
-        if version != VERSION && !empty {
+        let (connection, (program, version)) = opened.map_err(|error| self.fault("open", &error))?;
+        let file = self.path.display();
+        if program == PROGRAM && version > VERSION {
             return Err(Fault::Failed(format!(
-                "{} has format {version}, and this weir knows {VERSION}: install the weir that wrote it, or move the \
-                 file away",
-                self.path.display()
+                "{file} has format {version}, and this weir knows {VERSION}: install the weir that wrote it, or move \
+                 the file away"
             )));
         }
-        let found = self.prepare(&connection, empty).map_err(|error| self.fault("open", &error))?;
+        if (program, version) != (PROGRAM, VERSION) {
+            return Err(Fault::Corrupt(format!("{file} is not as weir makes it")));
+        }
+        let found = self.prepare(&connection).map_err(|error| self.fault("open", &error))?;
         self.connection = Some(connection);
         Ok(found)
     }
@@ -417,6 +443,29 @@ fn write_loss(connection: &Connection, key: i64, record: Option<&Record>) -> Res
 /// Sets a pragma, whether it answers or not.
 fn set(connection: &Connection, pragma: &str, value: impl rusqlite::ToSql) -> Result<(), Error> {
     connection.pragma_update(None, pragma, value)
+}
+
+/// Makes an empty file one of ours.
+fn fill(path: &Path) -> Result<(), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // What is not finished is begun anew.
+    set(&connection, "journal_mode", "OFF")?;
+    set(&connection, "page_size", PAGE as i64)?;
+    set(&connection, "auto_vacuum", "INCREMENTAL")?;
+    connection.execute_batch(&format!(
+        "BEGIN; {SCHEMA} PRAGMA application_id = {PROGRAM}; PRAGMA user_version = {VERSION}; COMMIT;"
+    ))?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Whether a table or a column is not there. SQLite has no code of its own for it.
+fn lacks(error: &Error) -> bool {
+    let (Error::SqliteFailure(_, Some(message)) | Error::SqlInputError { msg: message, .. }) = error else {
+        return false;
+    };
+    let missing = ["no such table: ", "no such column: "].iter().any(|start| message.starts_with(start));
+    missing || (message.starts_with("table ") && message.contains(" columns but "))
 }
 
 fn number(connection: &Connection, sql: &str) -> Result<i64, Error> {

@@ -212,20 +212,103 @@ async fn g8_a_damaged_message_is_counted_and_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_a_file_of_a_newer_format_or_of_another_program_is_left_as_it_is() {
-    for sql in ["PRAGMA user_version = 2", "PRAGMA user_version = 0"] {
+async fn g8_a_file_of_a_newer_format_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    leave_ten(dir.path()).await;
+    let file = dir.path().join("outbox.db");
+    Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    let before = fs::read(&file).unwrap();
+    let outbox = open(dir.path()).outbox;
+    outbox.append(messages(10..12, 20)).await;
+    assert_eq!(numbers(&drain(&outbox).await), [10, 11], "it runs in memory");
+    outbox.append(messages(12..13, 20)).await;
+    sleep(Duration::from_secs(300)).await;
+    outbox.close(Some(b"windows".to_vec())).await;
+    assert!(fs::read(&file).unwrap() == before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_a_file_with_a_wrong_mark_or_without_a_table_or_a_column_is_set_aside() {
+    for sql in [
+        "PRAGMA user_version = 0",
+        "PRAGMA user_version = -1",
+        "PRAGMA application_id = 0",
+        "PRAGMA application_id = 7; PRAGMA user_version = 1000000",
+        "DROP TABLE messages",
+        "DROP TABLE losses",
+        "DROP TABLE run",
+        "ALTER TABLE messages DROP COLUMN checksum",
+        "ALTER TABLE losses DROP COLUMN cause",
+        "ALTER TABLE run DROP COLUMN saved",
+        "ALTER TABLE run ADD COLUMN more",
+    ] {
         let dir = tempfile::tempdir().unwrap();
         leave_ten(dir.path()).await;
-        let file = dir.path().join("outbox.db");
-        Connection::open(&file).unwrap().execute_batch(sql).unwrap();
-        let before = fs::read(&file).unwrap();
+        Connection::open(dir.path().join("outbox.db")).unwrap().execute_batch(sql).unwrap();
+        assert_is_replaced(dir.path(), sql).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_a_file_that_was_emptied_or_is_gone_without_its_log_is_told_as_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    leave_ten(dir.path()).await;
+    fs::write(dir.path().join("outbox.db"), "").unwrap();
+    assert_is_replaced(dir.path(), "empty").await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path()).outbox;
+    outbox.append(messages(0..10, 20)).await;
+    sleep(Duration::from_secs(2)).await;
+    let log = fs::read(dir.path().join("outbox.db-wal")).unwrap();
+    outbox.close(None).await;
+    fs::remove_file(dir.path().join("outbox.db")).unwrap();
+    fs::write(dir.path().join("outbox.db-wal"), log).unwrap();
+    assert_is_replaced(dir.path(), "gone").await;
+}
+
+/// Holds that what is in `dir` is set aside and told once, and that a new file serves.
+async fn assert_is_replaced(dir: &Path, what: &str) {
+    let outbox = open(dir).outbox;
+    outbox.append(messages(10..12, 20)).await;
+    sleep(Duration::from_secs(5)).await;
+    let told = gaps(&outbox).await;
+    assert_eq!(
+        told.iter().map(|gap| (gap.cause, gap.messages)).collect::<Vec<_>>(),
+        [(Cause::Damaged, None)],
+        "{what}"
+    );
+    assert!(names(dir).iter().any(|name| name.contains(".damaged-")), "{what}");
+    outbox.close(None).await;
+    assert_eq!(numbers(&drain(&open(dir).outbox).await), [10, 11], "{what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_a_first_start_that_crashed_leaves_nothing_that_counts_as_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("outbox.db.new"), "SQLite").unwrap();
+    let outbox = open(dir.path()).outbox;
+    assert_eq!(names(dir.path()), ["outbox.db", "outbox.db-wal"]);
+    assert!(gaps(&outbox).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_what_is_no_regular_file_is_left_where_it_is_and_does_not_hold_up_the_start() {
+    let make_pipe = |path: &Path| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let make_directory = |path: &Path| fs::create_dir(path).unwrap();
+    let make_link = |path: &Path| std::os::unix::fs::symlink("not-there", path).unwrap();
+    let makers: [&dyn Fn(&Path); 3] = [&make_pipe, &make_directory, &make_link];
+    for make in makers {
+        let dir = tempfile::tempdir().unwrap();
+        make(&dir.path().join("outbox.db"));
         let outbox = open(dir.path()).outbox;
-        outbox.append(messages(10..12, 20)).await;
-        assert_eq!(numbers(&drain(&outbox).await), [10, 11], "it runs in memory");
-        outbox.append(messages(12..13, 20)).await;
-        sleep(Duration::from_secs(300)).await;
-        outbox.close(Some(b"windows".to_vec())).await;
-        assert!(fs::read(&file).unwrap() == before, "{sql}");
+        outbox.append(messages(0..2, 20)).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(numbers(&drain(&outbox).await), [0, 1], "it runs in memory");
+        assert!(!outbox.stats().disk_ok.load(Ordering::Relaxed));
+        assert_eq!(names(dir.path()), ["outbox.db"]);
     }
 }
 
