@@ -182,13 +182,23 @@ impl Ledger {
 
     /// Forgets the record with this id, which was answered for.
     pub(super) fn acknowledge(&mut self, id: Id) {
-        let key = self.records.iter().find_map(|(key, record)| (record.id == Some(id)).then_some(*key));
-        if let Some(key) = key {
+        if let Some(key) = self.key(id) {
             self.records.remove(&key);
             self.told.remove(&key);
             // Deleted with the next commit: until then a restart would only tell it again, under its old id.
             self.changed.insert(key);
         }
+    }
+
+    /// Takes back the record with this id, where there is one.
+    pub(super) fn put_back(&mut self, id: Id) {
+        if let Some(key) = self.key(id) {
+            self.told.remove(&key);
+        }
+    }
+
+    fn key(&self, id: Id) -> Option<i64> {
+        self.records.iter().find_map(|(key, record)| (record.id == Some(id)).then_some(*key))
     }
 
     /// Takes back every record that was handed out.

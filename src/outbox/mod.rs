@@ -244,10 +244,11 @@ impl Outbox {
         self.shared.change(|queue| queue.acknowledge(ids, now));
     }
 
-    /// Has messages handed out again that were refused for a time, before any that were not handed out yet.
+    /// Has messages and gaps handed out again that were refused for a time, before any that were not handed out yet.
     pub fn put_back(&self, ids: &[Id]) {
         self.shared.change(|queue| queue.put_back(ids));
         self.shared.ready.notify_waiters();
+        self.shared.told.notify_waiters();
     }
 
     /// Has everything handed out again that is unanswered, gaps too: the session is gone.

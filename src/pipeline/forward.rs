@@ -76,11 +76,12 @@ impl Forward {
             let error = match ended {
                 Ok((session, gateway, since)) => {
                     let (told, down) = (link.was_told(), link.over(self.clock.monotonic()));
+                    let waiting = self.outbox.stats().waiting();
                     match down.map(units::show) {
                         Some(down) if told => {
-                            tracing::info!(gateway = &*gateway, "connected, after {down} without")
+                            tracing::info!(gateway = &*gateway, waiting, "connected, after {down} without");
                         }
-                        Some(_) => tracing::info!(gateway = &*gateway, "connected"),
+                        Some(_) => tracing::info!(gateway = &*gateway, waiting, "connected"),
                         None => {}
                     }
                     let status = |online| self.status(&gateway, online, connection, since);
@@ -215,6 +216,9 @@ impl Forward {
             tracing::warn!(count, "the broker refused a message for now: {reason}; it is sent again");
         }
         flight.answered(ids);
+        for id in ids {
+            flight.gaps.remove(id);
+        }
         self.outbox.put_back(ids);
     }
 

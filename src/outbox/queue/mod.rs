@@ -298,9 +298,14 @@ impl Queue {
         self.count();
     }
 
-    /// Has messages handed out again. Ids that are not out are ignored.
+    /// Has messages and gaps handed out again. Ids that are not out are ignored.
     pub(super) fn put_back(&mut self, ids: &[Id]) {
-        self.again.extend(ids.iter().filter_map(|id| self.positions.get(id)));
+        for id in ids {
+            match self.positions.get(id) {
+                Some(position) => drop(self.again.insert(*position)),
+                None => self.ledger.put_back(*id),
+            }
+        }
     }
 
     /// Has everything handed out again that is out, gaps too.

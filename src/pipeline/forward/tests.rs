@@ -246,6 +246,22 @@ async fn a_gap_record_that_is_refused_is_told_again_in_the_next_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_record_that_is_refused_for_now_is_told_again_in_the_same_session() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    run.outbox.append(messages(1)).await;
+    let (_, ids) = cloud.take(1).await;
+    cloud.refuse(ids[0], Lasting::Forever);
+    let gap = cloud.next().await;
+    cloud.refuse(gap.ids[0], Lasting::Retry);
+    let again = tokio::time::timeout(Duration::from_secs(600), cloud.next()).await;
+    assert_eq!(again.as_ref(), Ok(&gap));
+    cloud.say(Event::Acknowledged(gap.ids));
+    let more = tokio::time::timeout(Duration::from_secs(600), cloud.next()).await;
+    assert!(more.is_err(), "it is told once it was taken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_what_is_on_its_way_and_not_for_ever() {
     let (mut cloud, scene) = scene(WIDE);
     let run = run(vec![scene]);
