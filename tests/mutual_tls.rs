@@ -365,6 +365,9 @@ fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
     openssl(&["pkey", "-in", &key, "-aes256", "-passout", "pass:x", "-out", &locked.display().to_string()]);
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&damaged, "-----BEGIN CERTIFICATE-----\nMIIB!!\n-----END CERTIFICATE-----\n").unwrap();
+    // What `openssl x509 -req` makes without extensions, with OpenSSL 3.0.
+    let version_1 = path("version-1.pem");
+    fs::write(&version_1, include_str!("support/version-1.pem")).unwrap();
     fs::write(path("text"), "hello").unwrap();
     fs::create_dir(path("folder")).unwrap();
     fs::set_permissions(path("folder"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -381,6 +384,7 @@ fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
         ),
         (files(|files, file| files.key = file, locked), "locked with a passphrase"),
         (files(|files, file| files.cert = file, damaged), "the certificate in"),
+        (files(|files, file| files.cert = file, version_1), "is a certificate of version 1"),
         (files(|files, file| files.ca = file, path("text")), "text is not PEM"),
         (files(|files, file| files.key = file, path("folder")), "folder is not a regular file"),
         (files(|files, file| files.ca = file, path("pipe")), "pipe is not a regular file"),
