@@ -100,7 +100,7 @@ async fn demo() -> Result<bool> {
         .spawn()?;
     let log = agent.stderr.take().ok_or("the agent has no standard error")?;
     let showing = tokio::spawn(show_log(log, screen.clone()));
-    tokio::spawn(show_arrivals(broker.watch(), screen.clone()));
+    let arriving = tokio::spawn(show_arrivals(broker.watch(), screen.clone()));
 
     let played = tokio::select! {
         played = play(&mut broker, line, &screen) => played,
@@ -108,20 +108,25 @@ async fn demo() -> Result<bool> {
         told = told_to_end() => Err(told.map_or_else(Into::into, |()| "it was told to end".into())),
         () = sleep(LIMIT) => Err(format!("it was not done within {} s", LIMIT.as_secs()).into()),
     };
-    let all_is_well = match played {
+    let ended = match played {
         Ok((written, _plugged_in)) => {
             screen.act(
                 "The end",
                 "weir is told to stop (SIGTERM). It says that it goes: its status is offline.",
             );
-            stop(&mut agent, &broker).await.map(|()| account::settle(&written, &broker.seen(), &screen))
+            stop(&mut agent, &broker).await.map(|()| written)
         }
         Err(error) => Err(error),
     };
-    // Whatever happened, it has ended and said all that it had to say before its directory goes.
+    // Whatever happened, the agent and the broker have ended, and all that they said is shown, before the account is
+    // settled: its last line is the demo's last.
     agent.kill().await?;
     showing.await?;
-    all_is_well
+    broker.stop().await;
+    let seen = broker.seen();
+    drop(broker);
+    arriving.await?;
+    Ok(account::settle(&ended?, &seen, &screen))
 }
 
 fn config(line: &Pty, port: u16) -> String {
