@@ -18,7 +18,7 @@ use crate::model::{Stamp, Timestamp};
 use crate::units;
 
 /// `[clock]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How far ahead of a trusted clock a device's time may lie before arrival replaces it.

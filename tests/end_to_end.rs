@@ -19,62 +19,9 @@ use serde_json::Value;
 
 mod support;
 
-use support::agent::Agent;
-use support::mosquitto::{Message, Mosquitto, Subscriber};
-use support::pki::{Authority, Valid};
 use support::pty::Pty;
+use support::site::{Site, data, gaps};
 use support::socat::Socat;
-
-/// A broker, somebody who listens to it, and a gateway that is configured and not started.
-struct Site {
-    // Ended in this order.
-    agent: Agent,
-    subscriber: Subscriber,
-    broker: Mosquitto,
-    _dir: tempfile::TempDir,
-}
-
-impl Site {
-    fn new(rest: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::new("CA").unwrap();
-        let server = authority.server(&["localhost"], Valid::Now).unwrap();
-        let server = server.write(dir.path(), "server", &authority).unwrap();
-        let client =
-            authority.client("gw-042", Valid::Now).unwrap().write(dir.path(), "client", &authority).unwrap();
-        let broker = Mosquitto::start(dir.path(), &server, "").unwrap();
-        let subscriber = broker.subscribe(&client, "watcher", "weir/#").unwrap();
-        let agent = Agent::new(&dir.path().join("gateway"), broker.port(), &client, rest).unwrap();
-        Self { agent, subscriber, broker, _dir: dir }
-    }
-
-    /// Waits until the gap records that have arrived are enough, and returns them.
-    fn gaps(&self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Value> {
-        gaps(&self.subscriber.wait(what, |messages| enough(&gaps(messages))).unwrap())
-    }
-
-    /// Waits until the data that has arrived is enough, and returns it.
-    fn data(&self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Value> {
-        let messages = self.subscriber.wait(what, |messages| enough(&data(messages)));
-        data(
-            &messages
-                .unwrap_or_else(|error| panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n"))),
-        )
-    }
-}
-
-/// The gap records among all messages, each once.
-fn gaps(messages: &[Message]) -> Vec<Value> {
-    let told = messages.iter().filter(|message| message.topic == "weir/gw-042/gaps");
-    let told = told.map(|message| serde_json::from_str::<Value>(&message.payload).unwrap());
-    told.map(|gap| (gap["id"].to_string(), gap)).collect::<BTreeMap<_, _>>().into_values().collect()
-}
-
-/// The data messages among all, repeated ones too.
-fn data(messages: &[Message]) -> Vec<Value> {
-    let data = messages.iter().filter(|message| message.topic.starts_with("weir/gw-042/data/"));
-    data.map(|message| serde_json::from_str(&message.payload).unwrap()).collect()
-}
 
 fn serial(port: &Path) -> String {
     let decode = "{ type = 'json', device = 'dev', time = 'ts', time_unit = 'ms' }";

@@ -8,14 +8,15 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use weir::clock::Clock;
+use weir::config::Config;
 use weir::model::{Kind, Publication, Timestamp};
-use weir::pipeline;
+use weir::pipeline::{self, Order};
 use weir::uplink::{Event, Limits, LinkError, Session, TooLarge, Uplink};
 
 /// Every line that is logged, with its fields, without its time.
@@ -109,12 +110,15 @@ async fn the_log_of_a_quiet_hour_has_no_repeated_line() {
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.clone())).unwrap();
     let taken = Arc::new(Mutex::new(0));
     let clock = Clock::injected(Timestamp(1_795_422_500_000), true);
-    let (stopper, stop) = pipeline::stop::stop();
+    let (orders, mut told) = mpsc::channel(1);
     let hour = async {
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        stopper.stop();
+        orders.send(Order::Stop).await.unwrap();
     };
-    tokio::join!(pipeline::run_with(loaded.config, Cloud(taken.clone()), clock, stop), hour);
+    let (ready, is_ready) = oneshot::channel();
+    let cloud = |_: &Config| Cloud(taken.clone());
+    tokio::join!(pipeline::run_with(loaded.config, cloud, clock, &mut told, ready), hour);
+    assert_eq!(is_ready.await, Ok(()), "it was ready with a sensor missing");
 
     let lines = lines.0.lock().unwrap().clone();
     let mut seen = HashSet::new();

@@ -6,6 +6,7 @@
 mod check;
 mod init;
 mod run;
+mod service;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ enum Command {
 }
 
 /// What every command takes that needs the configuration.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct Configured {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]

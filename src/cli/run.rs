@@ -3,12 +3,14 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::Configured;
+use super::service::{self, Told};
 use crate::config::Config;
-use crate::observe::logs;
-use crate::pipeline;
-use crate::pipeline::stop::{Stopper, stop};
+use crate::observe::logs::{self, Log};
+use crate::pipeline::{self, Order};
 
 pub(super) fn run(arguments: &Configured) -> ExitCode {
     let loaded = match super::load(arguments) {
@@ -16,7 +18,7 @@ pub(super) fn run(arguments: &Configured) -> ExitCode {
         Err(code) => return code,
     };
     super::explain(&loaded.warnings);
-    match serve(loaded.config) {
+    match serve(loaded.config, arguments.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             super::complain(&error.to_string());
@@ -25,15 +27,21 @@ pub(super) fn run(arguments: &Configured) -> ExitCode {
     }
 }
 
+/// Orders that may wait for the agent. It is slow to take them only while it does one.
+const ORDERS: usize = 16;
+
 /// Runs the agent on this thread until it is told to stop.
-fn serve(config: Config) -> io::Result<()> {
-    logs::init(config.log)?;
+fn serve(config: Config, arguments: Configured) -> io::Result<()> {
+    let log = logs::init(config.log)?;
     to_its_end(async {
-        let (stopper, stop) = stop();
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let listening = tokio::spawn(listen(terminate, interrupt, stopper));
-        pipeline::run(config, stop).await;
-        listening.abort();
+        let (orders, told) = mpsc::channel(ORDERS);
+        let (ready, is_ready) = oneshot::channel();
+        let signals = Signals::new()?;
+        let mut beside = JoinSet::new();
+        beside.spawn(service::tell_once(is_ready, Told::Ready));
+        beside.spawn(service::keep_watch(orders.clone()));
+        beside.spawn(listen(signals, arguments, log, orders));
+        pipeline::run(config, told, ready).await;
         Ok(())
     })
 }
@@ -49,18 +57,68 @@ fn to_its_end<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     result
 }
 
-/// SIGTERM or SIGINT: stop in order. A second one: stop at once, as in a crash.
-async fn listen(mut terminate: Signal, mut interrupt: Signal, stopper: Stopper) {
-    for again in [false, true] {
+/// What the agent listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// SIGTERM or SIGINT: stop in order. A second one: stop at once, as in a crash. SIGHUP: read the file again.
+async fn listen(mut signals: Signals, arguments: Configured, log: Log, orders: mpsc::Sender<Order>) {
+    let mut stopping = false;
+    loop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+            _ = signals.hangup.recv() => {
+                if !stopping {
+                    reload(&arguments, &log, &orders);
+                }
+                continue;
+            }
         }
-        if again {
+        if stopping {
             tracing::error!("told twice to stop: going at once, without keeping what is in memory");
             std::process::exit(1);
         }
-        stopper.stop();
+        stopping = true;
+        service::tell(&Told::Stopping);
+        let orders = orders.clone();
+        // Where the agent is busy with another order this waits, and a second signal is heard all the same.
+        tokio::spawn(async move { orders.send(Order::Stop).await });
+    }
+}
+
+/// Has the agent go on as the file says now; a file that is wrong changes nothing.
+fn reload(arguments: &Configured, log: &Log, orders: &mpsc::Sender<Order>) {
+    service::tell(&Told::Reloading);
+    let Ok(loaded) = super::load(arguments) else {
+        let file = arguments.config.display();
+        tracing::error!("{file} is refused for what is wrong with it: weir goes on as before");
+        return service::tell(&Told::Refused);
+    };
+    super::explain(&loaded.warnings);
+    if let Err(error) = log.change(loaded.config.log) {
+        tracing::warn!("the log goes on as before: {error}");
+    }
+    let (done, is_done) = oneshot::channel();
+    match orders.try_send(Order::Reload(Box::new(loaded.config), done)) {
+        Ok(()) => drop(tokio::spawn(service::tell_once(is_done, Told::Reloaded))),
+        Err(_) => {
+            tracing::error!("not reloaded, as weir is still busy with what it was told before: try again");
+            service::tell(&Told::Refused);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub use problem::{Problem, Problems, Severity};
 const FILE_MAX: u64 = 1 << 20;
 
 /// What a file says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[gateway]`.
     pub gateway: Gateway,
@@ -56,7 +56,7 @@ pub struct Config {
 }
 
 /// `[gateway]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// Its name: 1 to 128 bytes without control characters. `None`: the client certificate's common name.
     pub id: Option<Arc<str>>,

@@ -5,15 +5,13 @@
 mod range;
 mod threshold;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::{Deserialize, Deserializer};
 
 use crate::model::Value;
 use crate::pattern::Pattern;
 
 /// One `[[filters]]` entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The series that it is for.
     pub pattern: Pattern,
@@ -22,7 +20,7 @@ pub struct Config {
 }
 
 /// A `[[filters]]` entry's rule, by its `type`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
     /// Passes what lies within bounds.
     Range(range::Config),
@@ -79,50 +77,23 @@ impl State {
     }
 }
 
-/// How many readings each `[[filters]]` entry held back, in the order of the file.
-#[derive(Debug, Default)]
-pub struct Stats {
-    held_back: Box<[AtomicU64]>,
-}
-
-impl Stats {
-    /// Counters for `filters` entries.
-    #[must_use]
-    pub fn new(filters: usize) -> Self {
-        Self { held_back: (0..filters).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    /// The counts, in the order of the file.
-    pub fn held_back(&self) -> impl Iterator<Item = u64> + '_ {
-        self.held_back.iter().map(|count| count.load(Ordering::Relaxed))
-    }
-}
-
 /// The filters that match one series, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    links: Box<[(usize, State)]>,
+    links: Box<[State]>,
 }
 
 impl Chain {
     /// The chain of the series `device/metric`.
     #[must_use]
     pub fn of(filters: &[Config], device: &str, metric: &str) -> Self {
-        let links = filters.iter().enumerate().filter(|(_, filter)| filter.pattern.matches(device, metric));
-        Self { links: links.map(|(index, filter)| (index, filter.rule.start())).collect() }
+        let links = filters.iter().filter(|filter| filter.pattern.matches(device, metric));
+        Self { links: links.map(|filter| filter.rule.start()).collect() }
     }
 
-    /// Whether `value` passes every filter of the chain. The first that holds it back counts it.
-    pub fn passes(&mut self, value: &Value<&str>, stats: &Stats) -> bool {
-        for (index, state) in &mut self.links {
-            if !state.passes(value) {
-                if let Some(count) = stats.held_back.get(*index) {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-                return false;
-            }
-        }
-        true
+    /// Whether `value` passes every filter of the chain. Those after the first that holds it back do not see it.
+    pub fn passes(&mut self, value: &Value<&str>) -> bool {
+        self.links.iter_mut().all(|link| link.passes(value))
     }
 }
 
@@ -137,20 +108,18 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_holds_only_the_filters_that_match_and_counts_at_the_first_that_holds_back() {
+    fn a_chain_holds_only_the_filters_that_match() {
         let filters = [
             filter("*/temperature", "min = -40.0\nmax = 125.0", "range"),
             filter("pump/*", "above = 10.0", "threshold"),
             filter("boiler/*", "above = 20.0", "threshold"),
         ];
-        let stats = Stats::new(filters.len());
         let mut chain = Chain::of(&filters, "boiler", "temperature");
-        assert!(chain.passes(&Value::Float(21.0), &stats));
-        assert!(!chain.passes(&Value::Float(126.0), &stats));
-        assert!(!chain.passes(&Value::Float(19.0), &stats));
-        assert_eq!(stats.held_back().collect::<Vec<_>>(), [1, 0, 1]);
+        assert!(chain.passes(&Value::Float(21.0)));
+        assert!(!chain.passes(&Value::Float(126.0)));
+        assert!(!chain.passes(&Value::Float(19.0)));
 
         let mut chain = Chain::of(&filters, "boiler", "pressure");
-        assert!(chain.passes(&Value::Float(126.0), &stats));
+        assert!(chain.passes(&Value::Float(126.0)));
     }
 }

@@ -4,7 +4,7 @@ use crate::model::Value;
 
 /// Passes numbers from `min` to `max`, both included; either may be left out. NaN does not pass. What is no number
 /// passes as it is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The least that passes.

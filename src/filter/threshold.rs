@@ -4,7 +4,7 @@ use crate::model::Value;
 
 /// Passes numbers greater than `above` or less than `below`: with one of them what lies beyond it, with both what
 /// lies outside (or, where they overlap, anything). NaN does not pass. What is no number passes as it is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Greater than this passes.

@@ -8,9 +8,10 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
 
 /// `[log]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -54,11 +55,34 @@ pub enum Format {
     Journal,
 }
 
+/// The log, once it has started.
+pub struct Log(Handle<Lines, Registry>);
+
+type Lines = Box<dyn Layer<Registry> + Send + Sync>;
+
+impl Log {
+    /// Goes on by another configuration.
+    ///
+    /// # Errors
+    /// Where the journal is asked for and does not answer.
+    pub fn change(&self, config: Config) -> io::Result<()> {
+        self.0.reload(lines(config)?).map_err(io::Error::other)
+    }
+}
+
 /// Starts the log. What is logged before is lost.
 ///
 /// # Errors
 /// Where the journal is asked for and does not answer.
-pub fn init(config: Config) -> io::Result<()> {
+pub fn init(config: Config) -> io::Result<Log> {
+    let (layer, handle) = reload::Layer::new(lines(config)?);
+    // A second start in one process, as in tests, keeps the first log.
+    drop(tracing_subscriber::registry().with(layer).try_init());
+    Ok(Log(handle))
+}
+
+/// What writes lines as `config` says.
+fn lines(config: Config) -> io::Result<Lines> {
     let level = match config.level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
@@ -72,14 +96,11 @@ pub fn init(config: Config) -> io::Result<()> {
         Format::Auto => Format::Text,
         chosen => chosen,
     };
-    let layer = match format {
-        Format::Journal => tracing_journald::layer()?.boxed(),
-        Format::Json => lines.json().flatten_event(true).boxed(),
-        Format::Auto | Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
-    };
-    // A second start in one process, as in tests, keeps the first log.
-    drop(tracing_subscriber::registry().with(layer).with(level).try_init());
-    Ok(())
+    Ok(match format {
+        Format::Journal => tracing_journald::layer()?.and_then(level).boxed(),
+        Format::Json => lines.json().flatten_event(true).and_then(level).boxed(),
+        Format::Auto | Format::Text => lines.with_ansi(io::stderr().is_terminal()).and_then(level).boxed(),
+    })
 }
 
 /// Whether systemd has connected standard error to the journal: `$JOURNAL_STREAM` names its device and inode

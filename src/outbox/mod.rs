@@ -48,7 +48,7 @@ use store::{Done, Job, Store};
 use writer::Shared;
 
 /// `[buffer]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What a power cut can take.
@@ -63,7 +63,7 @@ pub struct Config {
 }
 
 /// A duration, so that `commit_every` can be left out.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct CommitEvery(#[serde(deserialize_with = "units::duration")] pub Duration);
 

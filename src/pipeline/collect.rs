@@ -3,40 +3,33 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
+use super::process::Work;
 use super::stop::Stop;
 use super::trouble::Trouble;
-use crate::model::Readings;
 use crate::sources::{Batch, Context, Receipt, Source, SourceError};
 use crate::units;
-
-/// Readings on their way to `process`.
-#[derive(Debug)]
-pub struct Collected {
-    /// The source's number.
-    pub source: usize,
-    /// What it brought.
-    pub readings: Readings,
-}
 
 /// A port that is plugged back in is read again within this, at the latest.
 const CAP: Duration = Duration::from_secs(10);
 
 /// Reads a source until `stop`, whatever becomes of it meanwhile. What it has handed over when `stop` comes is in
-/// the channel when this returns.
+/// the channel when this returns. `tried` is told once it is open, or waits to be opened again.
 pub async fn run<S: Source>(
-    number: usize,
     config: S::Config,
     context: Context,
-    collected: mpsc::Sender<Collected>,
+    work: mpsc::Sender<Work>,
+    tried: oneshot::Sender<()>,
     stop: Stop,
 ) {
+    let mut tried = Some(tried);
     let mut backoff = Backoff::new(Duration::from_millis(500), CAP);
     let mut trouble = Trouble::new(context.clock.monotonic());
     loop {
@@ -45,13 +38,13 @@ pub async fn run<S: Source>(
             () = stop.wait() => return,
             opened = S::open(&config, &context) => opened,
         };
+        // Nobody may wait for it.
+        let _ = tried.take().map(|tried| tried.send(()));
         let error = match opened {
-            Ok(source) => {
-                match read(source, number, &context, &collected, &stop, &mut backoff, &mut trouble).await {
-                    Some(error) => error,
-                    None => return,
-                }
-            }
+            Ok(source) => match read(source, &context, &work, &stop, &mut backoff, &mut trouble).await {
+                Some(error) => error,
+                None => return,
+            },
             Err(error) => error,
         };
         let text = error.to_string();
@@ -69,9 +62,8 @@ pub async fn run<S: Source>(
 /// Reads an open source until it fails; `None` where `stop` came first.
 async fn read<S: Source>(
     mut source: S,
-    number: usize,
     context: &Context,
-    collected: &mpsc::Sender<Collected>,
+    work: &mpsc::Sender<Work>,
     stop: &Stop,
     backoff: &mut Backoff,
     trouble: &mut Trouble,
@@ -93,7 +85,7 @@ async fn read<S: Source>(
                 if !batch.readings.is_empty() {
                     backoff.reset();
                 }
-                hand_on(number, batch, collected).await;
+                hand_on(&context.name, batch, work).await;
             }
             Err(error) => return Some(error),
         }
@@ -102,15 +94,16 @@ async fn read<S: Source>(
 
 /// Puts a batch into the channel. Where a device waits for an answer it is told at once; else a full channel holds
 /// this source back, which for a serial line means that the kernel keeps the bytes.
-async fn hand_on(source: usize, batch: Batch, collected: &mpsc::Sender<Collected>) {
+async fn hand_on(source: &Arc<str>, batch: Batch, work: &mpsc::Sender<Work>) {
     let Batch { readings, receipt } = batch;
-    let item = Collected { source, readings };
+    let is_empty = readings.is_empty();
+    let item = Work::Readings { source: source.clone(), readings };
     // That the channel is closed, or the device no longer waits, changes nothing here.
     match receipt {
-        None if item.readings.is_empty() => {}
-        None => drop(collected.send(item).await),
+        None if is_empty => {}
+        None => drop(work.send(item).await),
         Some(receipt) => {
-            let answer = match collected.try_send(item) {
+            let answer = match work.try_send(item) {
                 Ok(()) => Receipt::Accepted,
                 Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Receipt::Busy,
             };

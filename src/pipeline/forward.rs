@@ -35,6 +35,8 @@ const CAP: Duration = Duration::from_secs(60);
 pub struct Stats {
     /// Whether a session is there.
     pub connected: AtomicBool,
+    /// Tries to connect so far. The number of the last is the connection's in its status.
+    pub tries: AtomicU64,
     /// Sessions so far.
     pub connections: AtomicU64,
     /// Publications sent, repeated ones too.
@@ -65,9 +67,8 @@ impl Forward {
     pub async fn run<U: Uplink>(self, mut uplink: U, stop: Stop) {
         let mut backoff = Backoff::new(Duration::from_secs(1), CAP);
         let mut link = Trouble::new(self.clock.monotonic());
-        let mut connection = 0;
         loop {
-            connection += 1;
+            let connection = self.stats.tries.fetch_add(1, Ordering::Relaxed) + 1;
             let ended = tokio::select! {
                 biased;
                 () = stop.wait() => return,

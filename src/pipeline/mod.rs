@@ -11,105 +11,210 @@
 pub mod backoff;
 pub mod collect;
 pub mod forward;
+mod intake;
+mod passing;
 pub mod process;
 mod saved;
 pub mod series;
-pub mod stats;
+mod stats;
 pub mod stop;
 pub mod trouble;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::clock::{self, Clock};
 use crate::config::Config;
+use crate::encode::Format;
 use crate::outbox::{Opened, Outbox};
-use crate::sources::{self, AnySource};
 use crate::uplink::{AnyUplink, Uplink};
 
 use forward::Forward;
+use intake::Intake;
+use process::Work;
 use series::{Rules, SeriesTable};
-use stats::Stats;
+use stop::{Stop, Stopper};
 
-/// Batches of readings that may wait for `process`. A source that finds the channel full is not read meanwhile.
+/// What `process` may have before it. A source that finds the channel full is not read meanwhile.
 const CHANNEL: usize = 64;
 
-/// Runs the agent until `stop`, and ends once everything is sent or kept.
-pub async fn run(config: Config, stop: stop::Stop) {
-    let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
-    let uplink = AnyUplink::new(config.uplink.clone(), config.gateway.id.clone(), clock.clone());
-    run_with(config, uplink, clock, stop).await;
+/// What the agent is told while it runs.
+#[derive(Debug)]
+pub enum Order {
+    /// Stop in order, once everything is sent or kept.
+    Stop,
+    /// Go on as this file says; what it does not change is not disturbed. Answered once it is so.
+    Reload(Box<Config>, oneshot::Sender<()>),
+    /// Say whether readings still get from the sources' end of the channel to the outbox: answered once this has.
+    Probe(oneshot::Sender<()>),
 }
 
-/// As [`run`], with another uplink than the file names, and another clock than the machine's.
-pub async fn run_with<U: Uplink>(config: Config, uplink: U, clock: Clock, stop: stop::Stop) {
+/// Runs the agent until it is told to stop, or nobody is left to tell it. `ready` is told once its sources are open, or
+/// wait to be, and the outbox is ready; the cloud need not have answered.
+pub async fn run(config: Config, mut orders: mpsc::Receiver<Order>, ready: oneshot::Sender<()>) {
+    let mut next = Some((config, ready));
+    while let Some((config, ready)) = next {
+        let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
+        let uplink =
+            |config: &Config| AnyUplink::new(config.uplink.clone(), config.gateway.id.clone(), clock.clone());
+        next = run_with(config, uplink, clock.clone(), &mut orders, ready).await;
+    }
+}
+
+/// As [`run`], with other uplinks than the file names, and another clock than the machine's. A file that changes what
+/// the whole agent stands on is given back once this has ended in order, to begin anew with.
+pub async fn run_with<U: Uplink>(
+    config: Config,
+    uplink: impl Fn(&Config) -> U,
+    clock: Clock,
+    orders: &mut mpsc::Receiver<Order>,
+    ready: oneshot::Sender<()>,
+) -> Option<(Config, oneshot::Sender<()>)> {
     if !clock.now().synced {
         tracing::warn!("the clock is not synchronised yet: until it is, messages say \"synced\":false");
     }
     let Opened { outbox, saved } = Outbox::open(&config.buffer, &config.gateway.state_dir, clock.clone());
-    let rules = Rules {
-        max_series: config.limits.max_series,
-        max_ahead: config.clock.max_ahead,
-        filters: config.filters,
-        windows: config.windows,
-    };
-    let stats = Stats::new(config.sources.iter().map(|(name, _)| name), rules.filters.len(), outbox.stats());
-    let table = resume(rules, &stats, saved, &outbox, &clock).await;
+    let process_stats = Arc::default();
+    let table = SeriesTable::new(rules(&config), clock.now(), Arc::clone(&process_stats));
+    let table = resume(table, saved, &outbox, &clock).await;
+    let forward_stats = Arc::default();
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         epoch = outbox.epoch(),
-        sources = stats.sources.len(),
-        waiting = stats.outbox.waiting(),
+        sources = config.sources.len(),
+        waiting = outbox.stats().waiting(),
         "weir starts"
     );
 
-    let (sender, receiver) = mpsc::channel(CHANNEL);
-    let mut collecting = JoinSet::new();
-    for (number, ((name, config), (_, stats))) in config.sources.into_iter().zip(&stats.sources).enumerate() {
-        let context = sources::Context { name, clock: clock.clone(), stats: stats.clone() };
-        collecting.spawn(collect::run::<AnySource>(number, config, context, sender.clone(), stop.clone()));
-    }
-    drop(sender);
-    let processing = tokio::spawn(process::run(receiver, table, outbox.clone(), clock.clone()));
-    let (forward_stopper, forward_stop) = stop::stop();
-    let forward = Forward {
-        outbox: outbox.clone(),
-        format: config.format,
-        clock: clock.clone(),
-        stats: stats.forward.clone(),
+    let (work, to_do) = mpsc::channel(CHANNEL);
+    let intake = Intake::new(work.clone(), clock.clone());
+    let processing = tokio::spawn(process::run(to_do, table, outbox.clone(), clock.clone()));
+    let (ways, mut next_way) = mpsc::channel(1);
+    // One uplink after the other. It is no task of its own, as an uplink need not be `Send`.
+    let forwarding = async {
+        while let Some((uplink, format, stop)) = next_way.recv().await {
+            let (outbox, clock, stats) = (outbox.clone(), clock.clone(), Arc::clone(&forward_stats));
+            Forward { outbox, format, clock, stats }.run(uplink, stop).await;
+        }
     };
-    let stopping = async {
-        stop.wait().await;
-        tracing::info!("stopping");
-        while collecting.join_next().await.is_some() {}
-        let table = processing.await;
-        forward_stopper.stop();
-        table
-    };
-    let ((), table) = tokio::join!(forward.run(uplink, forward_stop), stopping);
+    let agent = Agent { uplink, intake, work, processing, ways, way: None };
+    let ((), (table, next)) = tokio::join!(forwarding, agent.obey(config, orders, ready));
     let saved = match table {
-        Ok(table) => save(table, &outbox).await,
-        Err(_) => None,
+        Some(table) => save(table, &outbox).await,
+        None => None,
     };
     outbox.close(saved).await;
-    stats.log();
+    stats::log(&process_stats, &outbox.stats(), &forward_stats);
+    next
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        max_series: config.limits.max_series,
+        max_ahead: config.clock.max_ahead,
+        filters: config.filters.clone(),
+        windows: config.windows.clone(),
+    }
+}
+
+/// A running agent, as one holds it who gives it orders.
+struct Agent<U, F> {
+    uplink: F,
+    intake: Intake,
+    work: mpsc::Sender<Work>,
+    processing: JoinHandle<SeriesTable>,
+    ways: mpsc::Sender<(U, Format, Stop)>,
+    /// Stops forwarding over the uplink in use.
+    way: Option<Stopper>,
+}
+
+impl<U, F: Fn(&Config) -> U> Agent<U, F> {
+    /// Starts, and does what it is told until that is to stop. Gives the series, and the file to begin anew with if
+    /// that is why it stopped.
+    async fn obey(
+        mut self,
+        mut config: Config,
+        orders: &mut mpsc::Receiver<Order>,
+        ready: oneshot::Sender<()>,
+    ) -> (Option<SeriesTable>, Option<(Config, oneshot::Sender<()>)>) {
+        self.forward(&config).await;
+        self.intake.read(config.sources.clone()).await;
+        // Nobody may wait for it, here and below.
+        let _ = ready.send(());
+        loop {
+            match orders.recv().await {
+                None | Some(Order::Stop) => {
+                    tracing::info!("stopping");
+                    return (self.stop().await, None);
+                }
+                Some(Order::Reload(new, done)) if begins_anew(&config, &new) => {
+                    tracing::info!("starting anew, as what the whole agent stands on has changed");
+                    return (self.stop().await, Some((*new, done)));
+                }
+                Some(Order::Reload(new, done)) => {
+                    self.change(&config, &new).await;
+                    config = *new;
+                    let _ = done.send(());
+                }
+                Some(Order::Probe(answer)) => {
+                    let work = self.work.clone();
+                    // Where the channel is full this waits, and takes no other order's time.
+                    tokio::spawn(async move { work.send(Work::Probe(answer)).await });
+                }
+            }
+        }
+    }
+
+    /// Changes what differs, and nothing else.
+    async fn change(&mut self, old: &Config, new: &Config) {
+        let (old_rules, new_rules) = (rules(old), rules(new));
+        if old_rules != new_rules {
+            let _ = self.work.send(Work::Rules(new_rules)).await;
+        }
+        if old.sources != new.sources {
+            self.intake.read(new.sources.clone()).await;
+        }
+        if (&old.uplink, old.format) != (&new.uplink, new.format) {
+            self.forward(new).await;
+        }
+    }
+
+    /// Forwards as `config` says from now on. What is on its way on the old connection is given its grace first.
+    async fn forward(&mut self, config: &Config) {
+        let (stopper, stop) = stop::stop();
+        // The one before is dropped here, and so told to stop.
+        self.way = Some(stopper);
+        let _ = self.ways.send(((self.uplink)(config), config.format, stop)).await;
+    }
+
+    /// Stops the stages one after the other. The series are lost only in a panic, which ends a release build anyway.
+    async fn stop(self) -> Option<SeriesTable> {
+        drop(self.work);
+        self.intake.end().await;
+        self.processing.await.ok()
+        // `way` is dropped last: forwarding ends, with its grace for what is on its way.
+    }
+}
+
+/// Whether the file changes what cannot be changed under a running agent: where it keeps things and how, its name, and
+/// whom it believes the time.
+fn begins_anew(old: &Config, new: &Config) -> bool {
+    old.gateway != new.gateway || old.buffer != new.buffer || old.clock.trust != new.clock.trust
 }
 
 /// The table of series, with the windows of the run before.
 async fn resume(
-    rules: Rules,
-    stats: &Stats,
+    mut table: SeriesTable,
     saved: Option<Vec<u8>>,
     outbox: &Outbox,
     clock: &Clock,
 ) -> SeriesTable {
-    let names: Vec<_> = stats.sources.iter().map(|(name, _)| name.clone()).collect();
-    let now = clock.now();
-    let mut table = SeriesTable::new(rules, &names, now, stats.process.clone());
     if let Some(saved) = saved {
         let mut messages = Vec::new();
-        if let Err(error) = table.resume(&saved, clock::boot_id().as_deref(), now, &mut messages) {
+        if let Err(error) = table.resume(&saved, clock::boot_id().as_deref(), clock.now(), &mut messages) {
             tracing::error!(%error, "the open windows of the last run cannot be read and are lost");
         }
         outbox.append(messages).await;

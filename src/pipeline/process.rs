@@ -1,34 +1,53 @@
 //! One task for all sources: filter, window, append to the outbox.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
-use super::collect::Collected;
-use super::series::SeriesTable;
+use super::series::{Rules, SeriesTable};
 use crate::clock::Clock;
-use crate::model::Message;
+use crate::model::{Message, Readings};
 use crate::outbox::Outbox;
 
-/// Processes what is collected until the channel is closed and empty; gives the table back with its open windows.
+/// What `process` does, one after the other.
+#[derive(Debug)]
+pub enum Work {
+    /// A source brought readings.
+    Readings {
+        /// Its name.
+        source: Arc<str>,
+        /// What it brought.
+        readings: Readings,
+    },
+    /// A source is gone for good, and all that it brought is before this.
+    Gone(Arc<str>),
+    /// Other rules hold from here on.
+    Rules(Rules),
+    /// Somebody wants to know whether it still works: answered once all that came before is done.
+    Probe(oneshot::Sender<()>),
+}
+
+/// Does its work until the channel is closed and empty; gives the table back with its open windows.
 ///
 /// Its clock is the arrival of the batch in hand, so that a backlog in the channel is never late, and the real time
 /// only once the channel is empty.
 pub async fn run(
-    mut collected: mpsc::Receiver<Collected>,
+    mut work: mpsc::Receiver<Work>,
     mut table: SeriesTable,
     outbox: Outbox,
     clock: Clock,
 ) -> SeriesTable {
     let mut messages: Vec<Message> = Vec::new();
     loop {
-        let next = match collected.try_recv() {
+        let next = match work.try_recv() {
             Ok(next) => Some(next),
             Err(mpsc::error::TryRecvError::Disconnected) => return table,
             Err(mpsc::error::TryRecvError::Empty) => {
                 table.close_due(clock.now(), &mut messages);
                 if messages.is_empty() {
-                    match wait(&mut collected, table.wake_at().map(|at| clock.instant(at))).await {
-                        Woken::Collected(next) => Some(next),
+                    match wait(&mut work, table.wake_at().map(|at| clock.instant(at))).await {
+                        Woken::Work(next) => Some(next),
                         Woken::Due => None,
                         Woken::Closed => return table,
                     }
@@ -37,8 +56,13 @@ pub async fn run(
                 }
             }
         };
-        if let Some(Collected { source, readings }) = next {
-            table.take(source, &readings, &mut messages);
+        match next {
+            Some(Work::Readings { source, readings }) => table.take(&source, &readings, &mut messages),
+            Some(Work::Gone(source)) => table.forget(&source, &mut messages),
+            Some(Work::Rules(rules)) => table = table.under(rules, clock.now(), &mut messages),
+            // That nobody waits for it any more changes nothing.
+            Some(Work::Probe(answer)) => drop(answer.send(())),
+            None => {}
         }
         if !messages.is_empty() {
             outbox.append(std::mem::take(&mut messages)).await;
@@ -47,12 +71,12 @@ pub async fn run(
 }
 
 enum Woken {
-    Collected(Collected),
+    Work(Work),
     Due,
     Closed,
 }
 
-async fn wait(collected: &mut mpsc::Receiver<Collected>, due: Option<tokio::time::Instant>) -> Woken {
+async fn wait(work: &mut mpsc::Receiver<Work>, due: Option<tokio::time::Instant>) -> Woken {
     let timer = async {
         match due {
             Some(due) => sleep_until(due).await,
@@ -61,7 +85,7 @@ async fn wait(collected: &mut mpsc::Receiver<Collected>, due: Option<tokio::time
     };
     tokio::select! {
         biased;
-        next = collected.recv() => next.map_or(Woken::Closed, Woken::Collected),
+        next = work.recv() => next.map_or(Woken::Closed, Woken::Work),
         () = timer => Woken::Due,
     }
 }

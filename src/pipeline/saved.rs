@@ -1,12 +1,12 @@
 //! Open windows over a restart: saved on a graceful stop, and at the next start resumed or sent as partial.
 //!
 //! Each group is saved twice: as it is, to go on with, and as the messages to send should it not be able to go on
-//! (another boot without a trusted clock, a source or a window that the file no longer has).
+//! (another boot without a trusted clock, a window that the file no longer has or cuts otherwise).
 
 use minicbor::{Decode, Encode};
 
-use super::series::{SeriesTable, Told, Windows};
-use crate::model::{Message, Stamp, Timestamp};
+use super::series::{SeriesTable, Source, Told, Windows};
+use crate::model::{Body, Message, Stamp, Timestamp};
 use crate::window::{Group, Owner};
 
 #[derive(Encode, Decode)]
@@ -80,10 +80,22 @@ impl SeriesTable {
         now: Stamp,
         messages: &mut Vec<Message>,
     ) -> Result<(), minicbor::decode::Error> {
+        let in_time = |saved: Option<&str>| (boot.is_some() && saved == boot) || now.synced;
+        self.go_on(saved, in_time, now, messages)
+    }
+
+    /// As [`SeriesTable::resume`], where the boot in which it was saved makes it `in_time`.
+    pub(super) fn go_on(
+        &mut self,
+        saved: &[u8],
+        in_time: impl FnOnce(Option<&str>) -> bool,
+        now: Stamp,
+        messages: &mut Vec<Message>,
+    ) -> Result<(), minicbor::decode::Error> {
         let saved: Saved<Group> = minicbor::decode(saved)?;
-        let same_boot = boot.is_some() && saved.boot.as_deref() == boot;
+        let in_time = in_time(saved.boot.as_deref());
         for group in saved.groups {
-            if let Some(group) = self.resume_group(group, same_boot || now.synced, now) {
+            if let Some(group) = self.resume_group(group, in_time, now) {
                 messages.extend(group.otherwise);
             }
         }
@@ -98,13 +110,17 @@ impl SeriesTable {
         now: Stamp,
     ) -> Option<SavedGroup<Group>> {
         let Self { sources, terms } = self;
-        let source = sources.iter_mut().find(|source| *source.name == saved.source);
         let entry = terms.rules.windows.iter().position(|window| *window.name == saved.window);
-        let (Some(source), Some(entry), true) = (source, entry, in_time) else { return Some(saved) };
+        let (Some(entry), true) = (entry, in_time) else { return Some(saved) };
         let shape = &terms.rules.windows[entry].shape;
-        if !saved.group.fits(shape) {
+        let cut_alike = |message: &Message| match message.body {
+            Body::Window { start, end, .. } => shape.end_of(start) == end,
+            Body::Values { .. } => false,
+        };
+        if !saved.group.fits(shape) || !saved.otherwise.iter().all(cut_alike) {
             return Some(saved);
         }
+        let source = Source::of(sources, &saved.source);
         let windows = Windows { entry, told: saved.told, group: saved.group };
         let deadline = windows.deadline(shape, now.monotonic, now);
         let Some(place) = source.place(&saved.device, terms) else {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::passing::Passing;
 use crate::filter::{self, Chain};
-use crate::model::{Body, Message, Metric, Reading, Readings, Stamp, Timestamp};
+use crate::model::{Message, Reading, Readings, Stamp, Timestamp};
 use crate::tally::Tally;
 use crate::window::{self, Group, Owner, Taken};
 
@@ -34,11 +35,11 @@ pub struct Stats {
     /// Device times replaced by arrival as they lay too far ahead.
     pub ahead: Tally,
     /// Readings that filters held back.
-    pub held_back: filter::Stats,
+    pub held_back: AtomicU64,
 }
 
 /// What rules the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// `[[filters]]`.
     pub filters: Vec<filter::Config>,
@@ -61,8 +62,8 @@ pub struct SeriesTable {
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) rules: Rules,
-    /// Windows that start earlier saw only a part of their time.
-    pub(super) running_since: Timestamp,
+    /// By `[[windows]]` entry: windows that start earlier saw only a part of their time.
+    pub(super) running_since: Box<[Timestamp]>,
     /// No window is due before this monotonic time.
     wake_at: Option<Duration>,
     known: usize,
@@ -116,21 +117,46 @@ struct Series {
 }
 
 impl SeriesTable {
-    /// An empty table for `sources`, by name in the order of their numbers.
+    /// An empty table.
     #[must_use]
-    pub fn new(rules: Rules, sources: &[Arc<str>], now: Stamp, stats: Arc<Stats>) -> Self {
-        let source =
-            |name: &Arc<str>| Source { name: name.clone(), places: HashMap::new(), devices: Vec::new() };
-        let terms = Terms { rules, running_since: now.wall, wake_at: None, known: 0, stats };
-        Self { sources: sources.iter().map(source).collect(), terms }
+    pub fn new(rules: Rules, now: Stamp, stats: Arc<Stats>) -> Self {
+        let running_since = rules.windows.iter().map(|_| now.wall).collect();
+        let terms = Terms { rules, running_since, wake_at: None, known: 0, stats };
+        Self { sources: Vec::new(), terms }
     }
 
-    /// Takes what source number `source` brought, and adds the messages that come of it to `messages`.
-    pub fn take(&mut self, source: usize, readings: &Readings, messages: &mut Vec<Message>) {
+    /// The same open windows under other rules. Windows that the rules cut no longer, or cut otherwise,
+    /// are added to `messages` as partial. What has changed for an entry makes its open windows partial as well.
+    #[must_use]
+    pub fn under(self, rules: Rules, now: Stamp, messages: &mut Vec<Message>) -> Self {
+        let mut table = Self::new(rules, now, self.terms.stats.clone());
+        let (old, new) = (&self.terms.rules, &table.terms.rules);
+        // An entry takes what its filters let through and no entry before it has taken.
+        let as_before = old.windows.iter().zip(&new.windows).take_while(|(old, new)| old == new).count();
+        let as_before = if old.filters == new.filters { as_before } else { 0 };
+        table.terms.running_since[..as_before].copy_from_slice(&self.terms.running_since[..as_before]);
+        let saved = self.save(None);
+        if let Some(Err(error)) = saved.map(|saved| table.go_on(&saved, |_| true, now, messages)) {
+            debug_assert!(false, "what was saved a moment ago can be read: {error}");
+        }
+        table
+    }
+
+    /// Forgets a source that is gone for good. Its open windows are added to `messages` as partial.
+    pub fn forget(&mut self, source: &str, messages: &mut Vec<Message>) {
+        let Self { sources, terms } = self;
+        let Some(place) = sources.iter().position(|known| *known.name == *source) else { return };
+        let mut source = sources.swap_remove(place);
+        source.close_all(&terms.rules, messages);
+        terms.forget(source.devices.iter().map(|device| device.series.len()).sum());
+    }
+
+    /// Takes what a source brought, and adds the messages that come of it to `messages`.
+    pub fn take(&mut self, source: &str, readings: &Readings, messages: &mut Vec<Message>) {
         let arrival = readings.arrival;
         self.close_due(arrival, messages);
         let Self { sources, terms } = self;
-        let Some(source) = sources.get_mut(source) else { return };
+        let source = Source::of(sources, source);
         terms.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
         let before = messages.len();
         let mut passing = Passing::default();
@@ -163,16 +189,7 @@ impl SeriesTable {
     pub fn close_all(&mut self, messages: &mut Vec<Message>) {
         let Self { sources, terms } = self;
         terms.wake_at = None;
-        for source in sources {
-            for Device { name, groups, .. } in &mut source.devices {
-                for windows in groups {
-                    let entry = &terms.rules.windows[windows.entry];
-                    let owner = Owner { source: &source.name, device: name, window: &entry.name };
-                    messages.extend(windows.group.summaries(&entry.shape, owner));
-                    windows.group = Group::new();
-                }
-            }
-        }
+        sources.iter_mut().for_each(|source| source.close_all(&terms.rules, messages));
     }
 
     /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
@@ -215,12 +232,38 @@ impl Terms {
         self.stats.series.store(self.known as u64, Ordering::Relaxed);
     }
 
+    fn forget(&mut self, series: usize) {
+        self.known -= series;
+        self.stats.series.store(self.known as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn wake_by(&mut self, deadline: Duration) {
         self.wake_at = Some(self.wake_at.map_or(deadline, |wake_at| wake_at.min(deadline)));
     }
 }
 
 impl Source {
+    /// The one of that name, a new one where there is none yet. The file bounds how many there can be.
+    pub(super) fn of<'s>(sources: &'s mut Vec<Self>, name: &str) -> &'s mut Self {
+        let known = sources.iter().position(|source| *source.name == *name);
+        let place = known.unwrap_or(sources.len());
+        if known.is_none() {
+            sources.push(Self { name: name.into(), places: HashMap::new(), devices: Vec::new() });
+        }
+        &mut sources[place]
+    }
+
+    fn close_all(&mut self, rules: &Rules, messages: &mut Vec<Message>) {
+        for Device { name, groups, .. } in &mut self.devices {
+            for windows in groups {
+                let entry = &rules.windows[windows.entry];
+                let owner = Owner { source: &self.name, device: name, window: &entry.name };
+                messages.extend(windows.group.summaries(&entry.shape, owner));
+                windows.group = Group::new();
+            }
+        }
+    }
+
     /// The place of the device of that name, a new one where there is room for another series.
     pub(super) fn place(&mut self, device: &str, terms: &Terms) -> Option<usize> {
         if let Some(place) = self.places.get(device) {
@@ -271,7 +314,8 @@ impl Device {
                 series.entry(reading.metric.into()).or_insert(compiled)
             }
         };
-        if !known.chain.passes(&reading.value, &terms.stats.held_back) {
+        if !known.chain.passes(&reading.value) {
+            terms.stats.held_back.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let Some(entry) = known.entry else { return Some(time) };
@@ -353,7 +397,7 @@ impl Device {
         for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
             let entry = &terms.rules.windows[windows.entry];
             let owner = Owner { source, device: &self.name, window: &entry.name };
-            windows.group.close_all(&entry.shape, owner, terms.running_since, true, messages);
+            windows.group.close_all(&entry.shape, owner, terms.running_since[windows.entry], true, messages);
             windows.group.rewind();
         }
     }
@@ -373,7 +417,14 @@ impl Device {
             windows.group.advance(until);
             if windows.group.first_end(&entry.shape).is_some_and(|end| end <= until) {
                 let owner = Owner { source, device: &self.name, window: &entry.name };
-                windows.group.close(&entry.shape, owner, until, terms.running_since, synced, messages);
+                windows.group.close(
+                    &entry.shape,
+                    owner,
+                    until,
+                    terms.running_since[windows.entry],
+                    synced,
+                    messages,
+                );
             }
         }
     }
@@ -389,13 +440,19 @@ impl Device {
                         &entry.shape,
                         owner,
                         until,
-                        terms.running_since,
+                        terms.running_since[windows.entry],
                         now.synced,
                         messages,
                     );
                 }
                 Told::ByDevice if now.monotonic >= self.heard + entry.shape.silence() => {
-                    windows.group.close_all(&entry.shape, owner, terms.running_since, now.synced, messages);
+                    windows.group.close_all(
+                        &entry.shape,
+                        owner,
+                        terms.running_since[windows.entry],
+                        now.synced,
+                        messages,
+                    );
                 }
                 Told::ByDevice => {}
             }
@@ -425,58 +482,5 @@ impl Series {
             entry: rules.windows.iter().position(|window| window.pattern.matches(device, metric)),
             places: [None; 2],
         }
-    }
-}
-
-/// The most metrics in one message of values: a frame that has more goes as several.
-const TOGETHER_MAX: usize = 256;
-
-/// Puts the values of one frame, device and time that pass through into one message. A metric that the frame names
-/// twice begins another, for a JSON object has one place for it.
-#[derive(Default)]
-struct Passing {
-    frame: u32,
-    message: Option<Message>,
-}
-
-impl Passing {
-    fn add(
-        &mut self,
-        frame: u32,
-        source: &str,
-        reading: &Reading<'_>,
-        time: Timestamp,
-        synced: bool,
-        messages: &mut Vec<Message>,
-    ) {
-        let together = self.message.as_ref().is_some_and(|message| {
-            self.frame == frame
-                && *message.device == *reading.device
-                && message.body == Body::Values { time }
-                && message.metrics.len() < TOGETHER_MAX
-                && message.metrics.iter().all(|metric| *metric.name != *reading.metric)
-        });
-        if !together {
-            self.end(messages);
-        }
-        self.frame = frame;
-        let message = self.message.get_or_insert_with(|| Message {
-            source: source.into(),
-            device: reading.device.into(),
-            body: Body::Values { time },
-            metrics: Vec::new(),
-            readings: 0,
-            synced,
-        });
-        message.readings += 1;
-        message.metrics.push(Metric {
-            name: reading.metric.into(),
-            unit: reading.unit.map(Into::into),
-            fields: vec![(Metric::VALUE.into(), reading.value.to_owned())],
-        });
-    }
-
-    fn end(&mut self, messages: &mut Vec<Message>) {
-        messages.extend(self.message.take());
     }
 }

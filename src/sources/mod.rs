@@ -98,7 +98,7 @@ pub trait Source: Sized {
 }
 
 /// `[sources.NAME]`, by its `type`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Config {
     /// CoAP devices that send.
     CoapServer(coap::Config),

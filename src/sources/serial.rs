@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::model::{NAME_MAX, Readings, is_name};
 
 /// A source of `type = "serial"`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The device file; best one below `/dev/serial/by-id/`, which stays when adapters change places.

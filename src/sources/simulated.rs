@@ -16,7 +16,7 @@ use crate::model::{NAME_MAX, Reading, Readings, Value, is_name};
 use crate::units;
 
 /// A source of `type = "simulated"`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How many devices, each with all the metrics. Devices times metrics is 1 to [`SERIES_MAX`].

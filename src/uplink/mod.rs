@@ -108,7 +108,7 @@ pub trait Session {
 }
 
 /// `[uplink]`, by its `type`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Config {
     /// MQTT.
     Mqtt(mqtt::Config),

@@ -18,7 +18,7 @@ pub use aggregate::Aggregate;
 pub use group::{Group, Owner, Taken};
 
 /// One `[[windows]]` entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Its name, unique; by default type and length: `tumbling-10s`.
     pub name: Box<str>,
@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// How a `[[windows]]` entry cuts time, by its `type`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// Side by side, aligned to the period.
     Tumbling(tumbling::Config),

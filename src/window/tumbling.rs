@@ -9,7 +9,7 @@ use crate::units;
 
 /// Windows of one length, side by side, aligned to the period: one of 10 s starts at every full ten seconds of Unix
 /// time.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The length, in whole milliseconds.

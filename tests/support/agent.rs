@@ -13,6 +13,8 @@ use super::process::{Output, Process};
 /// A gateway: a directory with a configuration and state, and the agent that runs on them, if any does.
 pub(crate) struct Agent {
     dir: PathBuf,
+    uplink: String,
+    environment: Vec<(String, String)>,
     running: Option<Process>,
 }
 
@@ -20,23 +22,38 @@ impl Agent {
     /// Writes the configuration: `rest`, and an uplink to the broker at `port` of localhost. Nothing runs yet.
     pub(crate) fn new(dir: &Path, port: u16, client: &Files, rest: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let config = format!(
-            "[gateway]\nstate_dir = '{dir}'\nruntime_dir = '{dir}'\n\n[clock]\ntrust = 'rtc'\n\n{rest}\n\n\
-             [uplink]\ntype = 'mqtt'\nurl = 'mqtts://localhost:{port}'\n\
+        let uplink = format!(
+            "[uplink]\ntype = 'mqtt'\nurl = 'mqtts://localhost:{port}'\n\
              tls = {{ ca = '{}', cert = '{}', key = '{}' }}\n",
             client.ca.display(),
             client.cert.display(),
             client.key.display(),
+        );
+        let agent = Self { dir: dir.to_owned(), uplink, environment: Vec::new(), running: None };
+        agent.configure(rest, "")?;
+        Ok(agent)
+    }
+
+    /// Writes another configuration: `rest`, and `more` of the uplink. Whether it is taken is the test's matter.
+    pub(crate) fn configure(&self, rest: &str, more: &str) -> Result<()> {
+        let Self { dir, uplink, .. } = self;
+        let config = format!(
+            "[gateway]\nstate_dir = '{dir}'\nruntime_dir = '{dir}'\n\n[clock]\ntrust = 'rtc'\n\n{rest}\n\n{uplink}{more}\n",
             dir = dir.display(),
         );
-        fs::write(dir.join("weir.toml"), config)?;
-        Ok(Self { dir: dir.to_owned(), running: None })
+        Ok(fs::write(dir.join("weir.toml"), config)?)
+    }
+
+    /// A variable of its environment, when it is started next.
+    pub(crate) fn set(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.to_owned(), value.to_owned()));
     }
 
     /// Starts it. What a run before had logged is forgotten.
     pub(crate) fn start(&mut self) -> Result<()> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
         command.arg("run").arg("--config").arg(self.dir.join("weir.toml"));
+        command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
         self.running = Some(Process::start(&mut command, Output::Stderr)?);
         Ok(())
     }
@@ -92,6 +109,11 @@ impl Agent {
     /// Puts a file that is no database in its database's place.
     pub(crate) fn damage_state(&self) -> Result<()> {
         Ok(fs::write(self.dir.join("outbox.db"), vec![0x5A; 40_000])?)
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        self.process()?.signal(Signal::HUP)
     }
 
     /// SIGTERM; waits for its end.

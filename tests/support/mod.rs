@@ -8,4 +8,5 @@ pub(crate) mod mqtt;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod pty;
+pub(crate) mod site;
 pub(crate) mod socat;

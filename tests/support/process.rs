@@ -103,11 +103,17 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends it a signal and waits for its end.
-    pub(crate) fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         if let Some(pid) = Pid::from_raw(i32::try_from(self.child.id())?) {
             kill_process(pid, signal)?;
         }
+        Ok(())
+    }
+
+    /// Sends it a signal and waits for its end.
+    pub(crate) fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
         Ok(self.child.wait()?)
     }
 }

@@ -44,6 +44,11 @@ impl Pty {
         &self.port
     }
 
+    /// The device's end once more, for a thread that writes.
+    pub(crate) fn device(&self) -> io::Result<File> {
+        self.device.try_clone()
+    }
+
     /// Waits until everything that was written has been read.
     pub(crate) fn wait_until_read(&self) -> io::Result<()> {
         for _ in 0..6_000 {

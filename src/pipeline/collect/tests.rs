@@ -1,10 +1,8 @@
-use std::sync::{Arc, Mutex};
-
-use tokio::sync::oneshot;
+use std::sync::Mutex;
 
 use super::*;
 use crate::clock::Clock;
-use crate::model::{Reading, Timestamp, Value};
+use crate::model::{Reading, Readings, Timestamp, Value};
 use crate::pipeline::stop::stop;
 use crate::sources::Stats;
 
@@ -62,11 +60,11 @@ impl Source for Played {
     }
 }
 
-fn played(acts: Vec<Act>, room: usize) -> (mpsc::Receiver<Collected>, super::super::stop::Stopper) {
+fn played(acts: Vec<Act>, room: usize) -> (mpsc::Receiver<Work>, super::super::stop::Stopper) {
     let (sender, receiver) = mpsc::channel(room);
     let (stopper, stop) = stop();
     let context = Context { name: "line".into(), clock: clock(), stats: Arc::new(Stats::default()) };
-    tokio::spawn(run::<Played>(7, Arc::new(Mutex::new(acts)), context, sender, stop));
+    tokio::spawn(run::<Played>(Arc::new(Mutex::new(acts)), context, sender, oneshot::channel().0, stop));
     (receiver, stopper)
 }
 
@@ -83,7 +81,8 @@ async fn a_source_that_is_missing_or_goes_away_is_opened_again_within_the_cap() 
     ];
     let (mut collected, _stopper) = played(acts, 8);
     let clock = clock();
-    assert_eq!(collected.recv().await.unwrap().source, 7);
+    let Some(Work::Readings { source, .. }) = collected.recv().await else { panic!("no readings") };
+    assert_eq!(&*source, "line");
     assert!((2 * Backoff::FLOOR..=2 * CAP).contains(&clock.monotonic()));
     assert!(collected.recv().await.is_some());
 }

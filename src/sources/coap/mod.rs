@@ -36,7 +36,7 @@ pub use allow::Network;
 use endpoint::{Endpoint, MESSAGE_MAX, Reaction};
 
 /// A source of `type = "coap_server"`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The address and port to listen on, by default 127.0.0.1:5683. `[::]` is IPv4 and IPv6 together, unless the

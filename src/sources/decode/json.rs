@@ -14,7 +14,7 @@ use crate::model::{Reading, Readings, Timestamp, Value, is_name};
 ///
 /// Whole numbers stay whole up to 64 bits; greater ones become the nearest float. A metric that comes twice in a
 /// frame gives two readings.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The field with the device's name: text, or a whole number, which is taken as its digits. Absent or null in a

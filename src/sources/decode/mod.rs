@@ -13,7 +13,7 @@ use crate::model::Readings;
 pub use time::TimeUnit;
 
 /// `decode`, by its `type`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Config {
     /// One JSON object a frame.

@@ -6,7 +6,7 @@ use super::{MAX_FRAME, TooLong};
 use crate::units::Size;
 
 /// Lines that end in LF or CRLF. Empty ones are no frames.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The most bytes of a line, without its end: 1B to [`MAX_FRAME`].

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::units::Size;
 
 /// `framing`, by its `type`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Config {
     /// Each line is a frame.

@@ -12,7 +12,7 @@ use crate::tls;
 use crate::units::{self, Size};
 
 /// `[uplink]` with `type = "mqtt"`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `mqtts://host:port`, or `mqtt://host:port` to loopback only. Ports default to 8883 and 1883.

@@ -1,0 +1,89 @@
+//! The sources that are read now, each by a task of its own, and what becomes of them when the file changes.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::process::Work;
+use super::stop::{self, Stopper};
+use super::{collect, stats};
+use crate::clock::Clock;
+use crate::sources::{self, AnySource, Config, Context};
+
+/// All that is read. Dropped, nothing is.
+pub(super) struct Intake {
+    work: mpsc::Sender<Work>,
+    clock: Clock,
+    read: Vec<Read>,
+}
+
+/// One source.
+struct Read {
+    name: Arc<str>,
+    config: Config,
+    stats: Arc<sources::Stats>,
+    stopper: Stopper,
+    task: JoinHandle<()>,
+}
+
+impl Intake {
+    /// Nothing yet. What is read will go into `work`.
+    pub(super) fn new(work: mpsc::Sender<Work>, clock: Clock) -> Self {
+        Self { work, clock, read: Vec::new() }
+    }
+
+    /// Reads these sources from now on, and no others. One whose table is as it was goes on undisturbed; one whose
+    /// table has changed is closed before it is opened again, and counts on. Ends once each new one is open, or waits
+    /// to be opened again.
+    pub(super) async fn read(&mut self, sources: Vec<(Arc<str>, Config)>) {
+        let mut before = std::mem::take(&mut self.read);
+        let mut begin = Vec::new();
+        for (name, config) in sources {
+            let known = before.iter().position(|read| read.name == name);
+            match known.map(|place| before.swap_remove(place)) {
+                Some(read) if read.config == config => self.read.push(read),
+                Some(read) => begin.push((name, config, read.stop().await)),
+                None => begin.push((name, config, Arc::default())),
+            }
+        }
+        // Whoever is gone has let go of its port before a new one asks for it.
+        for read in before {
+            let name = read.name.clone();
+            stats::log_source(&name, &*read.stop().await);
+            let _ = self.work.send(Work::Gone(name)).await;
+        }
+        let mut tried = Vec::new();
+        for (name, config, stats) in begin {
+            let (stopper, stop) = stop::stop();
+            let (trying, waits) = oneshot::channel();
+            let context = Context { name: name.clone(), clock: self.clock.clone(), stats: stats.clone() };
+            let collect = collect::run::<AnySource>(config.clone(), context, self.work.clone(), trying, stop);
+            let task = tokio::spawn(collect);
+            self.read.push(Read { name, config, stats, stopper, task });
+            tried.push(waits);
+        }
+        for waits in tried {
+            // An error means that it ended before it could try, and so does not wait for anything either.
+            let _ = waits.await;
+        }
+    }
+
+    /// Reads nothing any more; what was read is in the channel, which is closed with this.
+    pub(super) async fn end(self) {
+        self.read.iter().for_each(|read| read.stopper.stop());
+        for read in self.read {
+            stats::log_source(&read.name.clone(), &*read.stop().await);
+        }
+    }
+}
+
+impl Read {
+    /// Gives its counters once it has handed over what it has read.
+    async fn stop(self) -> Arc<sources::Stats> {
+        self.stopper.stop();
+        // An error is a panic, which ends a release build anyway.
+        let _ = self.task.await;
+        self.stats
+    }
+}
