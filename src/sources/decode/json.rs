@@ -78,29 +78,24 @@ impl Config {
         problems
     }
 
-    fn role(&self, name: &str) -> Role {
-        let is = |field: &Option<Box<str>>| field.as_deref() == Some(name);
-        if is(&self.device) {
-            Role::Device
-        } else if is(&self.time) {
-            Role::Time
-        } else if is(&self.metric) {
-            Role::Metric
-        } else if is(&self.value) {
-            Role::Value
-        } else {
-            Role::Other
-        }
+    /// What the field `name` means; `None` where the configuration does not name it.
+    fn role<'a>(&'a self, name: &str) -> Option<Role<'a>> {
+        let is = |field: &'a Option<Box<str>>| field.as_deref().filter(|field| *field == name);
+        is(&self.device)
+            .map(Role::Device)
+            .or_else(|| is(&self.time).map(Role::Time))
+            .or_else(|| is(&self.metric).map(Role::Metric))
+            .or_else(|| is(&self.value).map(Role::Value))
     }
 }
 
-/// What a field of the object means.
-enum Role {
-    Device,
-    Time,
-    Metric,
-    Value,
-    Other,
+/// What a field of the object means. Its name is the configuration's, but for the others, whose names are kept.
+enum Role<'a> {
+    Device(&'a str),
+    Time(&'a str),
+    Metric(&'a str),
+    Value(&'a str),
+    Other(Span),
 }
 
 /// The decoder.
@@ -212,29 +207,29 @@ impl<'de> Visitor<'de> for Fields<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { config, object } = self;
-        while let Some(name) = map.next_key_seed(Keep(&mut object.text))? {
+        while let Some(role) = map.next_key_seed(Name { config, text: &mut object.text })? {
             let found = map.next_value_seed(Any(&mut object.text))?;
-            match config.role(object.text(name)) {
-                Role::Device => {
-                    once(object.device.is_some(), object.text(name))?;
+            match role {
+                Role::Device(name) => {
+                    once(object.device.is_some(), name)?;
                     object.device = object.name(name, found)?;
                 }
-                Role::Metric => {
-                    once(object.metric.is_some(), object.text(name))?;
+                Role::Metric(name) => {
+                    once(object.metric.is_some(), name)?;
                     object.metric = object.name(name, found)?;
                 }
-                Role::Value => {
-                    once(object.value.is_some(), object.text(name))?;
+                Role::Value(name) => {
+                    once(object.value.is_some(), name)?;
                     let Found::Value(value) = found else {
-                        return Err(wrong(object.text(name), "a number, a boolean or text"));
+                        return Err(wrong(name, "a number, a boolean or text"));
                     };
                     object.value = Some(value);
                 }
-                Role::Time => {
-                    once(object.time.is_some(), object.text(name))?;
-                    object.time = time(config.time_unit, object.text(name), found)?;
+                Role::Time(name) => {
+                    once(object.time.is_some(), name)?;
+                    object.time = time(config.time_unit, name, found)?;
                 }
-                Role::Other => match found {
+                Role::Other(name) => match found {
                     Found::Value(value) if config.metric.is_none() && !matches!(value, Value::Text(_)) => {
                         object.measured.push((name, value));
                     }
@@ -248,13 +243,13 @@ impl<'de> Visitor<'de> for Fields<'_> {
 
 impl Object {
     /// What a field that holds a name says; `None` for null.
-    fn name<E: Error>(&mut self, field: Span, found: Found) -> Result<Option<Span>, E> {
+    fn name<E: Error>(&mut self, field: &str, found: Found) -> Result<Option<Span>, E> {
         let digits = match found {
             Found::Null => return Ok(None),
             Found::Value(Value::Text(name)) => return Ok(Some(name)),
             Found::Value(Value::Int(number)) => number.to_string(),
             Found::Value(Value::Uint(number)) => number.to_string(),
-            _ => return Err(wrong(self.text(field), "text or a whole number")),
+            _ => return Err(wrong(field, "text or a whole number")),
         };
         Ok(Some(keep(&mut self.text, &digits)))
     }
@@ -288,26 +283,29 @@ fn keep(text: &mut String, piece: &str) -> Span {
     Span { start, end: text.len() }
 }
 
-/// Keeps a field's name.
-struct Keep<'a>(&'a mut String);
+/// Reads a field's name, and keeps it where it is a metric's.
+struct Name<'a, 'c> {
+    config: &'c Config,
+    text: &'a mut String,
+}
 
-impl<'de> DeserializeSeed<'de> for Keep<'_> {
-    type Value = Span;
+impl<'de, 'c> DeserializeSeed<'de> for Name<'_, 'c> {
+    type Value = Role<'c>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Span, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Role<'c>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Keep<'_> {
-    type Value = Span;
+impl<'c> Visitor<'_> for Name<'_, 'c> {
+    type Value = Role<'c>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Span, E> {
-        Ok(keep(self.0, name))
+    fn visit_str<E>(self, name: &str) -> Result<Role<'c>, E> {
+        Ok(self.config.role(name).unwrap_or_else(|| Role::Other(keep(self.text, name))))
     }
 }
 
