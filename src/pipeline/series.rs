@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,7 +80,8 @@ pub(super) struct Source {
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) name: Box<str>,
-    series: HashMap<Box<str>, Series>,
+    /// A few as a rule, which are found sooner by their order than by a hash.
+    series: BTreeMap<Box<str>, Series>,
     pub(super) groups: Vec<Windows>,
     /// The greatest device time seen.
     pub(super) watermark: Option<Timestamp>,
@@ -276,7 +277,7 @@ impl Source {
         self.places.insert(device.into(), place);
         self.devices.push(Device {
             name: device.into(),
-            series: HashMap::new(),
+            series: BTreeMap::new(),
             groups: Vec::new(),
             watermark: None,
             heard: Duration::ZERO,
