@@ -20,7 +20,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
                 &then.storage.to_string(),
                 target,
             );
-            print("  bytes in calls of write, to whatever", &then.calls.to_string(), "");
+            print("  bytes in calls of write and writev, the network's too", &then.calls.to_string(), "");
         }
         Ok(())
     })

@@ -58,6 +58,7 @@ struct Extent {
     settle: Duration,
     watch: Duration,
     readings: u64,
+    runs: usize,
     starts: usize,
     disk: Duration,
 }
@@ -69,12 +70,13 @@ impl Extent {
                 settle: Duration::from_secs(5),
                 watch: Duration::from_secs(60),
                 readings: 1_000_000,
+                runs: 3,
                 starts: 15,
                 disk: Duration::from_secs(60).mul_f64(arguments.minutes),
             }
         } else {
             let short = Duration::from_millis(200);
-            Self { settle: short, watch: short, readings: 1_000, starts: 1, disk: short }
+            Self { settle: short, watch: short, readings: 1_000, runs: 1, starts: 1, disk: short }
         }
     }
 }

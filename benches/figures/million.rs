@@ -20,9 +20,15 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
     for number in 0..extent.readings {
         line(number, 1_000, &mut text);
     }
-    let agent = agent(&text, extent.readings)?;
-    let terminal = terminal(&text)?;
-    let bare = bare(&text)?;
+    let (mut agents, mut terminals, mut bares) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..extent.runs {
+        agents.push(agent(&text, extent.readings)?);
+        terminals.push(terminal(&text)?);
+        bares.push(bare(&text)?);
+    }
+    // Whatever else the machine does only adds to these.
+    let least = |times: Vec<Duration>| times.into_iter().min().unwrap_or_default();
+    let (agent, terminal, bare) = (least(agents), least(terminals), least(bares));
     let count = extent.readings;
     print(&format!("{count} readings: agent's processor time"), &seconds(agent), "");
     print("  of these, to read them from the terminal at least", &seconds(terminal), "");
