@@ -1,4 +1,4 @@
-//! The real binary between libcoap's client and a real mosquitto.
+//! The real binary between the clients of libcoap and aiocoap, or bare datagrams, and a real mosquitto.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -6,11 +6,12 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 mod support;
 
 use support::agent::Agent;
+use support::aiocoap::Aiocoap;
 use support::mosquitto::{Message, Mosquitto, Subscriber};
 use support::pki::{Authority, Valid};
 
@@ -163,6 +164,100 @@ fn libcoaps_client_gets_the_code_that_the_rfc_has_for_what_it_asks() {
     let answer = device.ask(&post(CON, 7, "boiler", &"1".repeat(5_000)));
     assert_eq!(answer[..4], [0x60, 0x8D, 0, 7], "4.13");
     assert_eq!(site.values("boiler", 16).len(), 16);
+}
+
+#[test]
+fn aiocoap_gets_the_code_that_the_rfc_has_for_what_it_asks() {
+    let site = Site::start("[::]", "allow = ['127.0.0.1', '::1']", "");
+    let (json, text) = (50, 0);
+    let mut taken = Vec::new();
+    for host in ["127.0.0.1", "[::1]", "localhost"] {
+        for kind in ["CON", "NON"] {
+            for method in ["POST", "PUT"] {
+                let uri = |path| format!("coap://{host}:{}{path}", site.port);
+                taken.push(json!([kind, method, uri("/boiler"), json, "{\"t\":21.4}"]));
+                taken.push(json!([kind, method, uri("/boiler/t"), text, "21.5"]));
+                taken.push(json!([kind, method, uri("/boiler/t"), null, "21.5"]));
+            }
+        }
+    }
+    assert_eq!(Aiocoap::start(&taken).unwrap().codes().unwrap(), vec!["2.04"; taken.len()]);
+
+    let refused = [
+        ("POST", "/boiler", json!(json), "{", "4.00"),
+        ("POST", "/boiler/t", json!(text), "warm", "4.00"),
+        ("POST", "/boiler/t?at=noon", json!(text), "1", "4.02"),
+        ("POST", "", json!(text), "1", "4.04"),
+        ("PUT", "/a/b/c", json!(text), "1", "4.04"),
+        ("GET", "/boiler/t", Value::Null, "", "4.05"),
+        ("DELETE", "/boiler", Value::Null, "", "4.05"),
+        ("FETCH", "/boiler", json!(json), "{}", "4.05"),
+        ("PATCH", "/boiler/t", json!(text), "1", "4.05"),
+        ("POST", "/boiler/t", json!(text), &"1".repeat(5_000), "4.13"),
+        ("POST", "/boiler/t", json!(json), "1", "4.15"),
+        ("PUT", "/boiler", json!(60), "\x01", "4.15"),
+    ];
+    for kind in ["CON", "NON"] {
+        let asked: Vec<_> = refused
+            .iter()
+            // In a Non-confirmable message an unknown option is rejected, and not answered (RFC 7252, 5.4.1).
+            .filter(|(.., code)| kind == "CON" || *code != "4.02")
+            .map(|(method, path, format, payload, code)| {
+                let uri = format!("coap://127.0.0.1:{}{path}", site.port);
+                (json!([kind, method, uri, format, payload]), *code)
+            })
+            .collect();
+        let (asked, codes): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        assert_eq!(Aiocoap::start(&asked).unwrap().codes().unwrap(), codes, "{asked:#?}");
+    }
+
+    assert_eq!(site.device("::1").ask(&post(CON, 1, "boiler", "99"))[1], 0x44);
+    let mut values = site.values("boiler", taken.len() + 1);
+    assert_eq!(values.pop(), Some(99.into()), "the last comes last");
+    let mut values: Vec<_> = values.iter().map(|value| value.as_f64().unwrap()).collect();
+    values.sort_by(f64::total_cmp);
+    assert_eq!(values, [[21.4; 12].as_slice(), &[21.5; 24]].concat());
+}
+
+#[test]
+fn a_hundred_of_aiocoaps_requests_at_once_count_once_each() {
+    let site = Site::start("[::]", "allow = ['127.0.0.1', '::1']", "");
+    let request = |n: u64| {
+        let host = if n % 2 == 0 { "127.0.0.1" } else { "[::1]" };
+        json!(["CON", "POST", format!("coap://{host}:{}/boiler/t", site.port), 0, n.to_string()])
+    };
+    let requests: Vec<_> = (0..100).map(request).collect();
+    assert_eq!(Aiocoap::start(&requests).unwrap().codes().unwrap(), ["2.04"; 100]);
+    assert_eq!(Aiocoap::start(&[request(100)]).unwrap().codes().unwrap(), ["2.04"]);
+    let mut values: Vec<_> = site.values("boiler", 101).iter().map(|value| value.as_u64().unwrap()).collect();
+    assert_eq!(values.last(), Some(&100));
+    values.sort_unstable();
+    assert_eq!(values, (0..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_aiocoap_repeats_because_the_answer_was_lost_is_answered_again_and_counts_once() {
+    let site = Site::start("127.0.0.1", "", "");
+    let link = UdpSocket::bind("127.0.0.1:0").unwrap();
+    link.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let device = site.device("127.0.0.1");
+    let uri = format!("coap://{}/boiler/t", link.local_addr().unwrap());
+    let asking = Aiocoap::start(&[json!(["CON", "POST", uri, 0, "7"])]).unwrap();
+    let hear = || {
+        let mut buffer = [0; 1500];
+        let (length, from) = link.recv_from(&mut buffer).unwrap();
+        (buffer[..length].to_vec(), from)
+    };
+    let (request, _) = hear();
+    let lost = device.ask(&request);
+    let (again, from) = hear();
+    assert_eq!(again, request);
+    let answer = device.ask(&again);
+    assert_eq!(answer, lost);
+    link.send_to(&answer, from).unwrap();
+    assert_eq!(asking.codes().unwrap(), ["2.04"]);
+    assert_eq!(device.ask(&post(CON, 1, "boiler", "8"))[1], 0x44);
+    assert_eq!(site.values("boiler", 2), [7, 8]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub(crate) mod agent;
+pub(crate) mod aiocoap;
 pub(crate) mod broker;
 pub(crate) mod mosquitto;
 pub(crate) mod mqtt;
