@@ -10,10 +10,48 @@ use rustix::process::Signal;
 use super::pki::{Files, Result};
 use super::process::{Output, Process};
 
+/// Which weir is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program {
+    /// The one that is built with the tests, for this machine.
+    Native,
+    /// The release binary that `tests/armv7` builds, on an emulated processor where this machine has another.
+    Armv7,
+}
+
+impl Program {
+    /// A command without arguments yet. Its environment cannot change what it says.
+    pub(crate) fn command(self) -> Result<Command> {
+        let mut command = match self {
+            Self::Native => Command::new(env!("CARGO_BIN_EXE_weir")),
+            Self::Armv7 => armv7()?,
+        };
+        for variable in ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"] {
+            command.env_remove(variable);
+        }
+        Ok(command)
+    }
+}
+
+fn armv7() -> Result<Command> {
+    const BINARY: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/armv7/armv7-unknown-linux-gnueabihf/release/weir");
+    if !Path::new(BINARY).is_file() {
+        return Err(format!("{BINARY} is not there: `tests/armv7` builds it").into());
+    }
+    if cfg!(target_arch = "arm") {
+        return Ok(Command::new(BINARY));
+    }
+    let mut emulated = Command::new("qemu-arm-static");
+    emulated.args(["-L", "/usr/arm-linux-gnueabihf", BINARY]);
+    Ok(emulated)
+}
+
 /// A gateway: a directory with a configuration and state, and the agent that runs on them, if any does.
 pub(crate) struct Agent {
     dir: PathBuf,
     uplink: String,
+    program: Program,
     environment: Vec<(String, String)>,
     running: Option<Process>,
 }
@@ -29,7 +67,8 @@ impl Agent {
             client.cert.display(),
             client.key.display(),
         );
-        let agent = Self { dir: dir.to_owned(), uplink, environment: Vec::new(), running: None };
+        let (program, environment) = (Program::Native, Vec::new());
+        let agent = Self { dir: dir.to_owned(), uplink, program, environment, running: None };
         agent.configure(rest, "")?;
         Ok(agent)
     }
@@ -44,6 +83,11 @@ impl Agent {
         Ok(fs::write(dir.join("weir.toml"), config)?)
     }
 
+    /// The same, to be run by another program.
+    pub(crate) fn of(self, program: Program) -> Self {
+        Self { program, ..self }
+    }
+
     /// A variable of its environment, when it is started next.
     pub(crate) fn set(&mut self, variable: &str, value: &str) {
         self.environment.push((variable.to_owned(), value.to_owned()));
@@ -51,10 +95,12 @@ impl Agent {
 
     /// Starts it. What a run before had logged is forgotten.
     pub(crate) fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let mut command = self.program.command()?;
         command.arg("run").arg("--config").arg(self.dir.join("weir.toml"));
         command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
-        self.running = Some(Process::start(&mut command, Output::Stderr)?);
+        let program = Process::start(&mut command, Output::Stderr)
+            .map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+        self.running = Some(program);
         Ok(())
     }
 
