@@ -1,4 +1,4 @@
-//! What was written, held against what arrived.
+//! What was measured, held against what arrived.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -70,20 +70,20 @@ impl Received {
 /// Shows the account; tells whether all is well.
 pub(super) fn settle(written: &Written, seen: &[Seen], screen: &Screen) -> bool {
     let Received { readings, ids, repeated, overtaken, .. } = Received::of(seen);
-    screen.act("The account", "What the devices wrote, and what the broker got, without repeated ids:\n");
-    screen.line(Style::Quiet, &format!("    {:<20}{:>8}{:>9}", "readings of", "written", "arrived"));
+    screen.act("The account", "What the devices measured, and what the broker got, without repeated ids:\n");
+    screen.line(Style::Quiet, &format!("    {:<20}{:>9}{:>9}", "readings of", "measured", "arrived"));
     let (mut lost, mut surplus) = (0, readings.values().sum::<u64>());
     for (series, &written) in written {
         let arrived = readings.get(series).copied().unwrap_or(0);
         lost += written.saturating_sub(arrived);
         surplus -= written.min(arrived);
-        screen.line(Style::Plain, &format!("    {series:<20}{written:>8}{arrived:>9}"));
+        screen.line(Style::Plain, &format!("    {series:<20}{written:>9}{arrived:>9}"));
     }
     let all_is_well = lost == 0 && surplus == 0 && overtaken == 0;
     let summary = match (surplus, overtaken) {
         (0, 0) => format!("{} messages, each after the one before it", ids.len()),
         (0, _) => format!("of {} messages {overtaken} came after a later one", ids.len()),
-        (_, _) => format!("{surplus} readings more than were written, {overtaken} messages out of order"),
+        (_, _) => format!("{surplus} readings more than were measured, {overtaken} messages out of order"),
     };
     screen.line(if all_is_well { Style::Good } else { Style::Bad }, &format!("\n{summary}"));
     screen.line(Style::Plain, &format!("lost {lost}, repeated {repeated}"));

@@ -1,17 +1,19 @@
 //! The whole job on one machine, with nothing installed: `cargo run --release --example demo`.
 //!
-//! A throw-away CA, an MQTT broker that demands client certificates, three devices on a serial line, and the real
-//! agent as a process of its own. The broker goes away for ten seconds and comes back. Then what the devices wrote is
-//! held against what arrived at the broker.
+//! A throw-away CA, an MQTT broker that demands client certificates, three devices on a serial line, two that post by
+//! CoAP, and the real agent as a process of its own. The broker goes away for ten seconds and comes back. Then what the
+//! devices measured is held against what arrived at the broker.
 //!
 //! The last line is `lost N, repeated N`. The exit code is 0 only if nothing was lost and everything came in order.
 
 mod account;
 mod devices;
+mod field;
 mod screen;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +30,7 @@ use tokio::time::{sleep, timeout};
 
 use account::{Received, Written};
 use devices::Devices;
+use field::Field;
 use screen::{Screen, Style};
 use support::broker::{Answers, Broker, Seen};
 use support::mqtt::Publish;
@@ -81,14 +84,16 @@ async fn demo() -> Result<bool> {
     authority.client("demo", Valid::Now)?.write(dir.path(), "demo", &authority)?;
     let mut broker = Broker::start(Some(server.listen_for(&authority)?)).await?;
     let line = Pty::open()?;
-    let config = config(&line, broker.port());
+    // Free now, and hardly taken before weir listens there.
+    let field = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let config = config(&line, field, broker.port());
     fs::write(dir.path().join("weir.toml"), &config)?;
 
     let screen = Screen::new(dir.path());
     screen.act(
         "The stage",
-        "A CA made for this run, an MQTT broker that demands its certificates, a serial line,\n\
-         and weir with this file. It takes about half a minute.\n",
+        "A CA made for this run, an MQTT broker that demands its certificates, a serial line, a port\n\
+         for CoAP, and weir with this file. It takes about half a minute.\n",
     );
     config.lines().for_each(|line| screen.line(Style::Quiet, format!("    {line}").trim_end()));
 
@@ -103,7 +108,7 @@ async fn demo() -> Result<bool> {
     let arriving = tokio::spawn(show_arrivals(broker.watch(), screen.clone()));
 
     let played = tokio::select! {
-        played = play(&mut broker, line, &screen) => played,
+        played = play(&mut broker, line, field, &screen) => played,
         ended = agent.wait() => Err(format!("the agent ended of itself, {}", ended?).into()),
         told = told_to_end() => Err(told.map_or_else(Into::into, |()| "it was told to end".into())),
         () = sleep(LIMIT) => Err(format!("it was not done within {} s", LIMIT.as_secs()).into()),
@@ -129,7 +134,7 @@ async fn demo() -> Result<bool> {
     Ok(account::settle(&ended?, &seen, &screen))
 }
 
-fn config(line: &Pty, port: u16) -> String {
+fn config(line: &Pty, field: u16, port: u16) -> String {
     let serial = line.port().display();
     format!(
         r#"[gateway]                 # its name is that of its certificate: demo
@@ -142,13 +147,17 @@ port = "{serial}"
 baud = 115200
 decode = {{ type = "json", device = "dev" }}
 
+[sources.field]           # devices post JSON to /DEVICE, plain text to /DEVICE/METRIC
+type = "coap_server"
+listen = "127.0.0.1:{field}"
+
 [[windows]]               # what matches no window passes as it is
 match = "*/temperature"
 type = "tumbling"
 every = "2s"
 aggregates = ["count", "mean", "max"]
 
-[buffer]                  # sooner than by default: so short an outage would not reach the disk
+[buffer]                  # sooner than by default, for so short an outage
 spill_after = "1s"
 commit_every = "1s"
 
@@ -163,15 +172,17 @@ tls = {{ ca = "demo-ca.pem", cert = "demo.pem", key = "demo.key" }}
     )
 }
 
-/// The acts before the end. Gives what the devices wrote, and the line, which stays plugged in.
-async fn play(broker: &mut Broker, line: Pty, screen: &Screen) -> Result<(Written, Pty)> {
+/// The acts before the end. Gives what the devices measured, and the line, which stays plugged in.
+async fn play(broker: &mut Broker, line: Pty, field: u16, screen: &Screen) -> Result<(Written, Pty)> {
     screen.act(
         "All is well",
-        "Three devices write ten lines a second each. Every 2 s weir sends a summary of each;\n\
-         what the door says passes as it is.\n",
+        "Three devices write ten lines a second each; two post by CoAP, the garden twice a second,\n\
+         the tank every 3 s. Every 2 s weir sends a summary of each temperature; what the door and\n\
+         the tank say passes as it is.\n",
     );
     screen.heading();
     let devices = Devices::start(line);
+    let field = Field::start(field, &devices.written());
     timeout(PATIENCE, broker.wait(|seen| connections(seen) >= 1))
         .await
         .map_err(|_| "weir does not connect")?;
@@ -183,8 +194,8 @@ async fn play(broker: &mut Broker, line: Pty, screen: &Screen) -> Result<(Writte
     broker.stop().await;
     screen.act(
         "The broker goes away for ten seconds",
-        "Its last acknowledgements go with it. The devices write on, and weir keeps it all:\n\
-         in memory for a second, then in SQLite.\n",
+        "Its last acknowledgements go with it. The devices go on, posts by CoAP are\n\
+         answered as before, and weir keeps it all: in memory for a second, then in SQLite.\n",
     );
     let telling = tokio::spawn(tell_what_waits(devices.written(), broker.watch(), screen.clone()));
     sleep(OUTAGE).await;
@@ -203,7 +214,9 @@ async fn play(broker: &mut Broker, line: Pty, screen: &Screen) -> Result<(Writte
     telling.abort();
     sleep(Duration::from_secs(5)).await;
 
-    let (written, line) = devices.stop().await?;
+    let in_the_field = field.stop().await?;
+    let (mut written, line) = devices.stop().await?;
+    written.extend(in_the_field);
     // What does not come in time is lost; the account will say so.
     let all = written.values().sum();
     let _ = timeout(PATIENCE, broker.wait(|seen| Received::of(seen).readings() >= all)).await;

@@ -100,7 +100,7 @@ impl Screen {
         let device = message["device"].as_str().unwrap_or_default();
         let time = |key| message.get(key).unwrap_or(&message["time"]).as_i64().unwrap_or(0);
         let measured = time_of_day(time("start"));
-        let mut line = format!("{sequence:>4}  {device:<8}{measured}  {:<43}", show(metrics));
+        let mut line = format!("{sequence:>4}  {device:<8}{measured}  {:<41}", show(metrics));
         // A live message is here at once.
         let waited = (self.clock.now().wall.0 - time("end")) / 1_000;
         if waited > 0 {
