@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "what is measured here is the machine's own time")]
 
+mod coap;
 mod disk;
 mod idle;
 mod kernel;
@@ -51,6 +52,8 @@ enum Figure {
     Start,
     /// Bytes written to the disk while the link is up
     Disk,
+    /// CoAP requests a second
+    Coap,
 }
 
 /// How much is measured.
@@ -59,6 +62,7 @@ struct Extent {
     watch: Duration,
     readings: u64,
     runs: usize,
+    requests: u64,
     starts: usize,
     disk: Duration,
 }
@@ -71,12 +75,21 @@ impl Extent {
                 watch: Duration::from_secs(60),
                 readings: 1_000_000,
                 runs: 3,
+                requests: 300_000,
                 starts: 15,
                 disk: Duration::from_secs(60).mul_f64(arguments.minutes),
             }
         } else {
             let short = Duration::from_millis(200);
-            Self { settle: short, watch: short, readings: 1_000, runs: 1, starts: 1, disk: short }
+            Self {
+                settle: short,
+                watch: short,
+                readings: 1_000,
+                runs: 1,
+                requests: 1_000,
+                starts: 1,
+                disk: short,
+            }
         }
     }
 }
@@ -94,6 +107,7 @@ fn main() -> Result<()> {
             Figure::Million => million::measure(&extent),
             Figure::Start => start::measure(&extent),
             Figure::Disk => disk::measure(&extent),
+            Figure::Coap => coap::measure(&extent),
         }?;
     }
     Ok(())
