@@ -16,6 +16,7 @@ pub(super) fn log_source(source: &str, stats: &sources::Stats) {
         ignored = get(&stats.ignored),
         copies = get(&stats.copies),
         forgotten = stats.forgotten.get(),
+        dropped_by_kernel = stats.dropped_by_kernel.get(),
         refused = refused.join(", "),
         "read in this run"
     );

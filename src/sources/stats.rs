@@ -16,6 +16,8 @@ pub struct Stats {
     pub copies: AtomicU64,
     /// Requests that were forgotten before the last copy of them could have come: such a copy counts twice.
     pub forgotten: Tally,
+    /// Datagrams that the kernel dropped before they were read.
+    pub dropped_by_kernel: Tally,
     refused: [Tally; Refusal::ALL.len()],
 }
 
@@ -85,6 +87,17 @@ impl Stats {
                 source,
                 count,
                 "more requests than can be remembered: a device that repeats an old one is counted twice"
+            );
+        }
+    }
+
+    /// Counts datagrams that the kernel dropped, and logs them as rarely as a refusal.
+    pub(super) fn drop_by_kernel(&self, source: &str, more: u32) {
+        if let Some(count) = self.dropped_by_kernel.add(more.into()) {
+            tracing::warn!(
+                source,
+                count,
+                "the kernel dropped datagrams that came faster than they could be read: what is Confirmable comes again"
             );
         }
     }

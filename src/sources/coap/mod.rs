@@ -11,11 +11,13 @@
 //!   is rejected with a Reset. What comes from outside `allow` gets no answer. All of it is counted.
 //! - Blocks (RFC 7959) are not taken: a payload comes in one message, of at most 4096 bytes.
 //! - **No peer can stop it**: sending never waits (an answer for which the kernel has no room is lost, and the device
-//!   asks again), and errors that a peer causes (ICMP) are passed over.
+//!   asks again), and errors that a peer causes (ICMP) are passed over. What the kernel drops because
+//!   more comes than is read is counted.
 //!
 //! All requests that lie in the socket at one look are one batch, with one receipt.
 
 mod allow;
+mod dropped;
 mod endpoint;
 mod request;
 mod taken;
@@ -29,7 +31,6 @@ use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
 use super::{Batch, Context, Receipt, Source, SourceError};
-use crate::clock::Clock;
 use crate::model::Readings;
 
 pub use allow::Network;
@@ -105,7 +106,9 @@ pub struct Server {
     listen: SocketAddr,
     socket: UdpSocket,
     buffer: Box<[u8]>,
-    clock: Clock,
+    /// What the kernel had dropped when it was asked last.
+    dropped: u32,
+    context: Context,
     endpoint: Endpoint,
     /// The receipts that are still to come, in order, each with how many requests it settles.
     receipts: VecDeque<(oneshot::Receiver<Receipt>, usize)>,
@@ -127,7 +130,8 @@ impl Source for Server {
             socket: UdpSocket::bind(listen).await.map_err(|error| refused(listen, &error))?,
             // One byte more than is read shows what is too large.
             buffer: vec![0; MESSAGE_MAX + 1].into(),
-            clock: context.clock.clone(),
+            dropped: 0,
+            context: context.clone(),
             endpoint: Endpoint::new(&config.allow, context),
             receipts: VecDeque::new(),
         })
@@ -169,8 +173,9 @@ async fn first(receipts: &mut VecDeque<(oneshot::Receiver<Receipt>, usize)>) -> 
 impl Server {
     /// Makes a batch of the datagram in the buffer and those that lie in the socket; `None` where they bring nothing.
     fn take(&mut self, length: usize, peer: SocketAddr) -> Option<Batch> {
-        let Self { socket, buffer, clock, endpoint, receipts, .. } = self;
-        let arrival = clock.now();
+        self.count_dropped();
+        let Self { socket, buffer, context, endpoint, receipts, .. } = self;
+        let arrival = context.clock.now();
         let mut readings = Readings::new(arrival);
         let mut waiting = 0;
         let mut datagram = (length, peer);
@@ -199,11 +204,21 @@ impl Server {
         None
     }
 
+    /// Counts what the kernel dropped. It does so only while others lie in the socket, so this needs no timer.
+    fn count_dropped(&mut self) {
+        if let Some(dropped) = dropped::dropped(&self.socket) {
+            let more = dropped.wrapping_sub(self.dropped);
+            self.dropped = dropped;
+            self.context.stats.drop_by_kernel(&self.context.name, more);
+        }
+    }
+
     /// Answers the requests that the first receipt is for.
     fn settle(&mut self, receipt: Receipt) {
-        let Self { socket, clock, endpoint, receipts, .. } = self;
+        let Self { socket, context, endpoint, receipts, .. } = self;
         if let Some((_, count)) = receipts.pop_front() {
-            endpoint.settle(clock.monotonic(), count, receipt, |peer, answer| send(socket, peer, answer));
+            endpoint
+                .settle(context.clock.monotonic(), count, receipt, |peer, answer| send(socket, peer, answer));
         }
     }
 }
@@ -211,6 +226,7 @@ impl Server {
 /// Who has a receipt is still told, so that nobody repeats what was taken.
 impl Drop for Server {
     fn drop(&mut self) {
+        self.count_dropped();
         while let Some(Ok(receipt)) = self.receipts.front_mut().map(|(receipt, _)| receipt.try_recv()) {
             self.settle(receipt);
         }

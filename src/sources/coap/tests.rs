@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
+use crate::clock::Clock;
 use crate::model::Timestamp;
 use crate::sources::{Config as AnyConfig, Stats};
 
@@ -224,4 +225,37 @@ async fn what_keeps_it_from_listening_is_said_with_what_to_do() {
     let absent = config("listen = '192.0.2.1:5683'").unwrap();
     let error = Server::open(&absent, &context).await.unwrap_err();
     assert!(matches!(error, SourceError::Missing { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_kernel_drops_before_it_is_read_is_counted() {
+    // More than sockets usually have room for. They are Acknowledgements, of which nothing comes.
+    const SENT: u64 = 20_000;
+    let context = context();
+    let (mut server, port) = open("127.0.0.1:0", "[]", &context).await;
+    let device = device("127.0.0.1", port).await;
+    let datagram = [&[0x60; 4], &[0; 4092][..]].concat();
+    for _ in 0..SENT {
+        device.send(&datagram).await.unwrap();
+    }
+    let mut pings = 0;
+    let pong = async {
+        let mut buffer = [0; 16];
+        loop {
+            pings += 1;
+            device.send(b"\x40\x00\x00\x07").await.unwrap();
+            // It may be dropped as well.
+            if tokio::time::timeout(Duration::from_millis(100), device.recv(&mut buffer)).await.is_ok() {
+                return;
+            }
+        }
+    };
+    idle(&mut server, pong).await;
+    drop(server);
+    let read = context.stats.bytes.load(Ordering::Relaxed);
+    let length = datagram.len() as u64;
+    let taken = read / length + read % length / 4;
+    let dropped = context.stats.dropped_by_kernel.get();
+    assert!(dropped > 0, "{taken} taken");
+    assert_eq!(taken + dropped, SENT + pings);
 }
