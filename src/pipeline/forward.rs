@@ -63,7 +63,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Forwards until `stop`; then what is on its way is given a few seconds to be acknowledged.
+    /// Forwards until `stop`; then what waits and is on its way is given a few seconds to be acknowledged. What is
+    /// appended after it waits for the next.
     pub async fn run<U: Uplink>(self, mut uplink: U, stop: Stop) {
         let mut backoff = Backoff::new(Duration::from_secs(1), CAP);
         let mut link = Trouble::new(self.clock.monotonic());
@@ -140,11 +141,13 @@ impl Forward {
         let mut retry = Backoff::new(Duration::from_secs(1), CAP);
         let mut held_until: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
+        // What may still be taken from the outbox. A stop sets a bound: sources may go on, for the next uplink.
+        let mut takes = usize::MAX;
         loop {
             while let Some(publication) = flight.fitting() {
                 self.send(&mut session, publication, &mut flight);
             }
-            let room = if held_until.is_some() { 0 } else { flight.room() };
+            let room = if held_until.is_some() { 0 } else { flight.room().min(takes) };
             tokio::select! {
                 biased;
                 event = session.next() => match event {
@@ -166,6 +169,7 @@ impl Forward {
                 () = until(stopping) => break,
                 () = stop.wait(), if stopping.is_none() => {
                     stopping = Some(self.clock.instant(self.clock.monotonic() + GRACE));
+                    takes = usize::try_from(self.outbox.stats().waiting()).unwrap_or(usize::MAX);
                 }
                 () = until(held_until), if held_until.is_some() => held_until = None,
                 gaps = self.outbox.gaps(), if room > 0 => {
@@ -174,6 +178,7 @@ impl Forward {
                     }
                 }
                 messages = self.outbox.next(room, flight.limits.in_flight_bytes), if room > 0 => {
+                    takes = takes.saturating_sub(messages.len());
                     flight.waiting.extend(messages.into_iter().map(|message| self.data(gateway, message)));
                 }
                 // Reached only where the outbox has nothing at hand: all that could go has gone.
