@@ -1,7 +1,7 @@
 """The emulated gateway: an armv7 machine with Debian and systemd, started from a copy of what tests/vm/build made.
 
-From inside, 10.0.2.2 is this host. /dev/ttyUSB0 there is an FTDI adapter; what is written to `serial` here arrives at
-it. Commands run as root in a shell on the machine's console.
+From inside, 10.0.2.2 is this host, and /dev/ttyUSB0 is an FTDI adapter whose other end is here. Commands
+run as root in a shell on the machine's console.
 """
 
 import re
@@ -77,6 +77,13 @@ class Machine:
     def write(self, path, text):
         """Writes a file in the machine."""
         self.run(f"printf %s {shlex.quote(text)} >{path}")
+
+    def write_line(self, text):
+        """Writes a line to the serial adapter."""
+        try:
+            self.serial.sendall(f"{text}\n".encode())
+        except TimeoutError:
+            raise Failed("nobody in the machine reads the serial adapter") from None
 
     def unplug(self):
         """Pulls the serial adapter out."""
