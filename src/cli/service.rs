@@ -1,5 +1,7 @@
 //! What systemd is told, where it runs the agent: sd_notify(3). Elsewhere nobody is told anything.
 
+use std::time::Duration;
+
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -50,7 +52,12 @@ pub(super) async fn tell_once(is_so: oneshot::Receiver<()>, told: Told) {
 /// Where systemd keeps watch (`WatchdogSec`), tells it four times in that span that the agent works, as long as
 /// readings get through to the outbox. A thread that hangs tells it nothing either.
 pub(super) async fn keep_watch(orders: mpsc::Sender<Order>) {
-    let Some(span) = sd_notify::watchdog_enabled() else { return };
+    if let Some(span) = sd_notify::watchdog_enabled() {
+        feed(span, orders, || notify(&[NotifyState::Watchdog])).await;
+    }
+}
+
+async fn feed(span: Duration, orders: mpsc::Sender<Order>, mut works: impl FnMut()) {
     loop {
         sleep(span / 4).await;
         let (answer, answered) = oneshot::channel();
@@ -58,7 +65,7 @@ pub(super) async fn keep_watch(orders: mpsc::Sender<Order>) {
             return;
         }
         if answered.await.is_ok() {
-            notify(&[NotifyState::Watchdog]);
+            works();
         }
     }
 }
@@ -66,5 +73,28 @@ pub(super) async fn keep_watch(orders: mpsc::Sender<Order>) {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("cannot tell systemd {state:?}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_is_fed_only_while_probes_are_answered() {
+        let (orders, mut told) = mpsc::channel(1);
+        let (fed, mut meals) = mpsc::unbounded_channel();
+        tokio::spawn(feed(Duration::from_secs(60), orders, move || {
+            let _ = fed.send(());
+        }));
+        for _ in 0..3 {
+            let Some(Order::Probe(answer)) = told.recv().await else { unreachable!("nothing else is asked") };
+            answer.send(()).unwrap();
+            assert!(meals.recv().await.is_some());
+        }
+        // Stuck: the question stays open.
+        let _open = told.recv().await;
+        sleep(Duration::from_secs(3600)).await;
+        assert!(meals.try_recv().is_err());
     }
 }

@@ -89,3 +89,34 @@ async fn wait(work: &mut mpsc::Receiver<Work>, due: Option<tokio::time::Instant>
         () = timer => Woken::Due,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Reading, Timestamp, Value};
+    use crate::outbox::{self, Opened};
+
+    #[tokio::test]
+    async fn a_probe_is_answered_once_what_came_before_it_is_in_the_outbox() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::injected(Timestamp(0), true);
+        let Opened { outbox, .. } = Outbox::open(&outbox::Config::default(), dir.path(), clock.clone());
+        let max_ahead = Duration::from_secs(600);
+        let rules = Rules { filters: Vec::new(), windows: Vec::new(), max_series: 10, max_ahead };
+        let table = SeriesTable::new(rules, clock.now(), Arc::default());
+        let (work, to_do) = mpsc::channel(4);
+
+        let mut readings = Readings::new(clock.now());
+        readings.push(Reading { device: "d", metric: "m", value: Value::Int(1), time: None, unit: None });
+        work.send(Work::Readings { source: "line".into(), readings }).await.unwrap();
+        let (answer, mut answered) = oneshot::channel();
+        work.send(Work::Probe(answer)).await.unwrap();
+        assert!(answered.try_recv().is_err(), "nobody works yet");
+
+        tokio::spawn(run(to_do, table, outbox.clone(), clock));
+        answered.await.unwrap();
+        assert_eq!(outbox.stats().waiting(), 1);
+    }
+}
