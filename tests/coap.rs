@@ -10,39 +10,26 @@ use serde_json::{Value, json};
 
 mod support;
 
-use support::agent::Agent;
 use support::aiocoap::Aiocoap;
-use support::mosquitto::{Message, Mosquitto, Subscriber};
-use support::pki::{Authority, Valid};
+use support::mosquitto::Message;
+use support::site::Site;
 
-/// A broker, somebody who listens to it, and a gateway that takes CoAP at a port of its own.
-struct Site {
-    // Ended in this order.
-    agent: Agent,
-    subscriber: Subscriber,
-    _broker: Mosquitto,
-    _dir: tempfile::TempDir,
+/// A gateway that takes CoAP at a port of its own.
+struct Field {
+    site: Site,
     port: u16,
 }
 
-impl Site {
+impl Field {
     /// Starts all of it; the source listens on `address`, with the rest of its table and of the file.
     fn start(address: &str, table: &str, rest: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::new("CA").unwrap();
-        let server = authority.server(&["localhost"], Valid::Now).unwrap();
-        let server = server.write(dir.path(), "server", &authority).unwrap();
-        let client = authority.client("gw-042", Valid::Now).unwrap();
-        let client = client.write(dir.path(), "client", &authority).unwrap();
-        let broker = Mosquitto::start(dir.path(), &server, "").unwrap();
-        let subscriber = broker.subscribe(&client, "watcher", "weir/#").unwrap();
         let port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "[sources.field]\ntype = 'coap_server'\nlisten = '{address}:{port}'\n{table}\n\n{rest}\n"
         );
-        let mut agent = Agent::new(&dir.path().join("gateway"), broker.port(), &client, &config).unwrap();
-        agent.start_until(" open").unwrap();
-        Self { agent, subscriber, _broker: broker, _dir: dir, port }
+        let mut site = Site::new(&config);
+        site.agent.start_until(" open").unwrap();
+        Self { site, port }
     }
 
     /// The type and code of the last message that libcoap's client gets, of what it asks for by `arguments`.
@@ -71,9 +58,9 @@ impl Site {
     fn values(&self, device: &str, count: usize) -> Vec<Value> {
         let enough = |messages: &[Message]| values(messages, device).len() >= count;
         let what = format!("{count} readings of {device} have arrived");
-        match self.subscriber.wait(&what, enough) {
+        match self.site.subscriber.wait(&what, enough) {
             Ok(messages) => values(&messages, device),
-            Err(error) => panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n")),
+            Err(error) => panic!("{error}\nthe agent's log:\n{}", self.site.agent.log().join("\n")),
         }
     }
 }
@@ -123,7 +110,7 @@ const NON: u8 = 0x50;
 
 #[test]
 fn libcoaps_client_gets_the_code_that_the_rfc_has_for_what_it_asks() {
-    let site = Site::start("[::]", "allow = ['127.0.0.1', '::1']", "");
+    let field = Field::start("[::]", "allow = ['127.0.0.1', '::1']", "");
     for host in ["127.0.0.1", "[::1]"] {
         for (kind, non) in [("t:ACK", &[][..]), ("t:NON", &["-N"])] {
             for (path, format, payload) in
@@ -131,12 +118,12 @@ fn libcoaps_client_gets_the_code_that_the_rfc_has_for_what_it_asks() {
             {
                 for method in ["post", "put"] {
                     let arguments = [non, &["-m", method, "-t", format, "-e", payload]].concat();
-                    assert_eq!(site.ask(host, path, &arguments), format!("{} c:2.04", &kind[2..]));
+                    assert_eq!(field.ask(host, path, &arguments), format!("{} c:2.04", &kind[2..]));
                 }
             }
         }
     }
-    let mut taken: Vec<_> = site.values("boiler", 16).iter().map(|value| value.as_f64().unwrap()).collect();
+    let mut taken: Vec<_> = field.values("boiler", 16).iter().map(|value| value.as_f64().unwrap()).collect();
     taken.sort_by(f64::total_cmp);
     assert_eq!(taken, [[21.4; 8], [21.5; 8]].concat());
 
@@ -158,23 +145,23 @@ fn libcoaps_client_gets_the_code_that_the_rfc_has_for_what_it_asks() {
         ("/boiler", &["-m", "post", "-t", "text/plain", "-e", "1"], "4.15"),
         ("/boiler/t", &["-m", "post", "-t", "application/json", "-e", "1"], "4.15"),
     ] {
-        assert_eq!(site.ask("127.0.0.1", path, arguments), format!("ACK c:{code}"), "{path} {arguments:?}");
+        assert_eq!(field.ask("127.0.0.1", path, arguments), format!("ACK c:{code}"), "{path} {arguments:?}");
     }
-    let device = site.device("127.0.0.1");
+    let device = field.device("127.0.0.1");
     let answer = device.ask(&post(CON, 7, "boiler", &"1".repeat(5_000)));
     assert_eq!(answer[..4], [0x60, 0x8D, 0, 7], "4.13");
-    assert_eq!(site.values("boiler", 16).len(), 16);
+    assert_eq!(field.values("boiler", 16).len(), 16);
 }
 
 #[test]
 fn aiocoap_gets_the_code_that_the_rfc_has_for_what_it_asks() {
-    let site = Site::start("[::]", "allow = ['127.0.0.1', '::1']", "");
+    let field = Field::start("[::]", "allow = ['127.0.0.1', '::1']", "");
     let (json, text) = (50, 0);
     let mut taken = Vec::new();
     for host in ["127.0.0.1", "[::1]", "localhost"] {
         for kind in ["CON", "NON"] {
             for method in ["POST", "PUT"] {
-                let uri = |path| format!("coap://{host}:{}{path}", site.port);
+                let uri = |path| format!("coap://{host}:{}{path}", field.port);
                 taken.push(json!([kind, method, uri("/boiler"), json, "{\"t\":21.4}"]));
                 taken.push(json!([kind, method, uri("/boiler/t"), text, "21.5"]));
                 taken.push(json!([kind, method, uri("/boiler/t"), null, "21.5"]));
@@ -203,7 +190,7 @@ fn aiocoap_gets_the_code_that_the_rfc_has_for_what_it_asks() {
             // In a Non-confirmable message an unknown option is rejected, and not answered (RFC 7252, 5.4.1).
             .filter(|(.., code)| kind == "CON" || *code != "4.02")
             .map(|(method, path, format, payload, code)| {
-                let uri = format!("coap://127.0.0.1:{}{path}", site.port);
+                let uri = format!("coap://127.0.0.1:{}{path}", field.port);
                 (json!([kind, method, uri, format, payload]), *code)
             })
             .collect();
@@ -211,8 +198,8 @@ fn aiocoap_gets_the_code_that_the_rfc_has_for_what_it_asks() {
         assert_eq!(Aiocoap::start(&asked).unwrap().codes().unwrap(), codes, "{asked:#?}");
     }
 
-    assert_eq!(site.device("::1").ask(&post(CON, 1, "boiler", "99"))[1], 0x44);
-    let mut values = site.values("boiler", taken.len() + 1);
+    assert_eq!(field.device("::1").ask(&post(CON, 1, "boiler", "99"))[1], 0x44);
+    let mut values = field.values("boiler", taken.len() + 1);
     assert_eq!(values.pop(), Some(99.into()), "the last comes last");
     let mut values: Vec<_> = values.iter().map(|value| value.as_f64().unwrap()).collect();
     values.sort_by(f64::total_cmp);
@@ -221,15 +208,16 @@ fn aiocoap_gets_the_code_that_the_rfc_has_for_what_it_asks() {
 
 #[test]
 fn a_hundred_of_aiocoaps_requests_at_once_count_once_each() {
-    let site = Site::start("[::]", "allow = ['127.0.0.1', '::1']", "");
+    let field = Field::start("[::]", "allow = ['127.0.0.1', '::1']", "");
     let request = |n: u64| {
         let host = if n % 2 == 0 { "127.0.0.1" } else { "[::1]" };
-        json!(["CON", "POST", format!("coap://{host}:{}/boiler/t", site.port), 0, n.to_string()])
+        json!(["CON", "POST", format!("coap://{host}:{}/boiler/t", field.port), 0, n.to_string()])
     };
     let requests: Vec<_> = (0..100).map(request).collect();
     assert_eq!(Aiocoap::start(&requests).unwrap().codes().unwrap(), ["2.04"; 100]);
     assert_eq!(Aiocoap::start(&[request(100)]).unwrap().codes().unwrap(), ["2.04"]);
-    let mut values: Vec<_> = site.values("boiler", 101).iter().map(|value| value.as_u64().unwrap()).collect();
+    let mut values: Vec<_> =
+        field.values("boiler", 101).iter().map(|value| value.as_u64().unwrap()).collect();
     assert_eq!(values.last(), Some(&100));
     values.sort_unstable();
     assert_eq!(values, (0..=100).collect::<Vec<_>>());
@@ -237,10 +225,10 @@ fn a_hundred_of_aiocoaps_requests_at_once_count_once_each() {
 
 #[test]
 fn what_aiocoap_repeats_because_the_answer_was_lost_is_answered_again_and_counts_once() {
-    let site = Site::start("127.0.0.1", "", "");
+    let field = Field::start("127.0.0.1", "", "");
     let link = UdpSocket::bind("127.0.0.1:0").unwrap();
     link.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let device = site.device("127.0.0.1");
+    let device = field.device("127.0.0.1");
     let uri = format!("coap://{}/boiler/t", link.local_addr().unwrap());
     let asking = Aiocoap::start(&[json!(["CON", "POST", uri, 0, "7"])]).unwrap();
     let hear = || {
@@ -257,13 +245,13 @@ fn what_aiocoap_repeats_because_the_answer_was_lost_is_answered_again_and_counts
     link.send_to(&answer, from).unwrap();
     assert_eq!(asking.codes().unwrap(), ["2.04"]);
     assert_eq!(device.ask(&post(CON, 1, "boiler", "8"))[1], 0x44);
-    assert_eq!(site.values("boiler", 2), [7, 8]);
+    assert_eq!(field.values("boiler", 2), [7, 8]);
 }
 
 #[test]
 fn a_peer_that_repeats_each_request_three_times_is_answered_three_times_and_counted_once() {
-    let site = Site::start("127.0.0.1", "", "");
-    let device = site.device("127.0.0.1");
+    let field = Field::start("127.0.0.1", "", "");
+    let device = field.device("127.0.0.1");
     for id in 0..100 {
         let request = post(CON, id, "boiler", &id.to_string());
         let [high, low] = id.to_be_bytes();
@@ -287,31 +275,31 @@ fn a_peer_that_repeats_each_request_three_times_is_answered_three_times_and_coun
         assert_eq!(device.hear(), [0x70, 0, 0xFF, low], "a copy of what needs no answer gets none");
     }
     let expected: Vec<Value> = (0..110).map(Value::from).collect();
-    assert_eq!(site.values("boiler", 110), expected);
+    assert_eq!(field.values("boiler", 110), expected);
 }
 
 #[test]
 fn an_address_outside_allow_gets_no_answer_and_is_counted() {
-    let site = Site::start("[::]", "allow = ['::1', '127.0.0.2/31']", "");
-    let stranger = site.device("127.0.0.1");
+    let field = Field::start("[::]", "allow = ['::1', '127.0.0.2/31']", "");
+    let stranger = field.device("127.0.0.1");
     stranger.send(&post(CON, 1, "boiler", "1"));
     stranger.send(&[0x40, 0, 0, 1]);
-    site.agent.wait_for("cause=\"not_allowed\" count=1").unwrap();
-    assert_eq!(site.device("::1").ask(&post(CON, 2, "boiler", "2")), [0x60, 0x44, 0, 2]);
+    field.site.agent.wait_for("cause=\"not_allowed\" count=1").unwrap();
+    assert_eq!(field.device("::1").ask(&post(CON, 2, "boiler", "2")), [0x60, 0x44, 0, 2]);
     let friend = UdpSocket::bind("127.0.0.3:0").unwrap();
-    friend.connect(("127.0.0.1", site.port)).unwrap();
+    friend.connect(("127.0.0.1", field.port)).unwrap();
     friend.send(&post(CON, 3, "boiler", "3")).unwrap();
     friend.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(friend.recv(&mut [0; 16]).unwrap(), 4);
     stranger.0.set_nonblocking(true).unwrap();
     assert!(stranger.0.recv(&mut [0; 16]).is_err(), "strangers hear nothing");
-    assert_eq!(site.values("boiler", 2), [2, 3]);
+    assert_eq!(field.values("boiler", 2), [2, 3]);
 }
 
 #[test]
 fn ten_thousand_random_and_mutated_datagrams_neither_stop_it_nor_grow_it() {
-    let site = Site::start("[::]", "allow = ['::1']", "[limits]\nmax_series = 100");
-    let device = site.device("::1");
+    let field = Field::start("[::]", "allow = ['::1']", "[limits]\nmax_series = 100");
+    let device = field.device("::1");
     let good = [
         post(CON, 1, "boiler", "21.5"),
         post(NON, 2, "boiler", "true"),
@@ -321,8 +309,8 @@ fn ten_thousand_random_and_mutated_datagrams_neither_stop_it_nor_grow_it() {
     for id in 1_000..1_200 {
         assert_eq!(device.ask(&post(CON, id, "warm", "1"))[1], 0x44);
     }
-    site.values("warm", 200);
-    let before = site.agent.resident().unwrap();
+    field.values("warm", 200);
+    let before = field.site.agent.resident().unwrap();
     let mut chance = fastrand::Rng::with_seed(42);
     for number in 0..10_000 {
         let datagram = if number % 2 == 0 {
@@ -337,10 +325,10 @@ fn ten_thousand_random_and_mutated_datagrams_neither_stop_it_nor_grow_it() {
             device.wait_until_read(number);
         }
     }
-    let answer = site.device("::1").ask(&post(CON, 20_000, "warm", "7"));
+    let answer = field.device("::1").ask(&post(CON, 20_000, "warm", "7"));
     assert_eq!(answer, [0x60, 0x44, 0x4E, 0x20]);
-    assert_eq!(site.values("warm", 201).last(), Some(&7.into()));
-    let grown = site.agent.resident().unwrap().saturating_sub(before);
+    assert_eq!(field.values("warm", 201).last(), Some(&7.into()));
+    let grown = field.site.agent.resident().unwrap().saturating_sub(before);
     println!("10,000 datagrams: {} KiB more than the {} KiB before", grown >> 10, before >> 10);
     assert!(grown <= 1 << 20, "{grown} bytes more than the {before} before");
 }

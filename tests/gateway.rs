@@ -16,30 +16,18 @@ use serde_json::Value;
 
 mod support;
 
-use support::agent::{Agent, Program};
-use support::mosquitto::{Message, Mosquitto, Subscriber};
-use support::pki::{Authority, Valid};
+use support::agent::Program;
+use support::mosquitto::Message;
+use support::site::Site;
 
-/// A broker, somebody who listens to it, and a gateway that is configured and not started.
-struct Site {
-    // Ended in this order.
-    agent: Agent,
-    subscriber: Subscriber,
-    broker: Mosquitto,
-    _dir: tempfile::TempDir,
+/// A gateway between CoAP devices, simulated sensors and a broker; it is configured and not started.
+struct Field {
+    site: Site,
     port: u16,
 }
 
-impl Site {
+impl Field {
     fn new(program: Program) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::new("CA").unwrap();
-        let server = authority.server(&["localhost"], Valid::Now).unwrap();
-        let server = server.write(dir.path(), "server", &authority).unwrap();
-        let client = authority.client("gw-042", Valid::Now).unwrap();
-        let client = client.write(dir.path(), "client", &authority).unwrap();
-        let broker = Mosquitto::start(dir.path(), &server, "").unwrap();
-        let subscriber = broker.subscribe(&client, "watcher", "weir/#").unwrap();
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "[sources.field]\ntype = 'coap_server'\nlisten = '127.0.0.1:{port}'\n\n\
@@ -48,8 +36,9 @@ impl Site {
              aggregates = ['count', 'mean', 'min', 'max']\nkeep_readings = true\n\n\
              [buffer]\nspill_after = '200ms'\ncommit_every = '200ms'\n"
         );
-        let agent = Agent::new(&dir.path().join("gateway"), broker.port(), &client, &config).unwrap();
-        Self { agent: agent.of(program), subscriber, broker, _dir: dir, port }
+        let mut site = Site::new(&config);
+        site.agent.choose(program);
+        Self { site, port }
     }
 
     /// A CoAP device posts; what it is answered has to say that weir has it.
@@ -65,9 +54,9 @@ impl Site {
 
     /// Waits until what has arrived is enough; each message once, in the order of its first arrival.
     fn arrived(&self, what: &str, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        match self.subscriber.wait(what, |messages| enough(&once(messages))) {
+        match self.site.subscriber.wait(what, |messages| enough(&once(messages))) {
             Ok(messages) => once(&messages),
-            Err(error) => panic!("{error}\nthe agent's log:\n{}", self.agent.log().join("\n")),
+            Err(error) => panic!("{error}\nthe agent's log:\n{}", self.site.agent.log().join("\n")),
         }
     }
 }
@@ -105,17 +94,17 @@ fn counted(windows: &[(i64, &Value)]) -> u64 {
 
 /// Every window held against those readings, passed through beside it, whose times lie in it.
 fn readings_arrive_as_they_are_and_in_the_right_windows(program: Program) {
-    let mut site = Site::new(program);
-    site.agent.start_until("connected").unwrap();
+    let mut field = Field::new(program);
+    field.site.agent.start_until("connected").unwrap();
     for n in 0..20 {
-        site.post("boiler", "application/json", &format!("{{\"temperature\":{n}.25,\"pressure\":{n}}}"));
-        site.post("boiler/door", "text/plain", if n % 2 == 0 { "true" } else { "false" });
+        field.post("boiler", "application/json", &format!("{{\"temperature\":{n}.25,\"pressure\":{n}}}"));
+        field.post("boiler/door", "text/plain", if n % 2 == 0 { "true" } else { "false" });
     }
     let devices = ["boiler", "hall-1", "hall-2"];
-    let arrived = site.arrived("the windows of the devices", |messages| {
+    let arrived = field.arrived("the windows of the devices", |messages| {
         devices.iter().all(|device| counted(&windows(messages, device, "temperature")) >= 20)
     });
-    assert!(site.agent.terminate().unwrap().success());
+    assert!(field.site.agent.terminate().unwrap().success());
 
     let plain = |metric| values(&arrived, "boiler", metric).into_iter().map(|(_, value)| value.clone());
     assert_eq!(
@@ -161,22 +150,22 @@ fn readings_arrive_as_they_are_and_in_the_right_windows_on_armv7() {
 
 /// What is asked of the gateway is what it has answered with 2.04: that it has it.
 fn what_was_taken_in_an_outage_outlives_sigterm(program: Program) {
-    let mut site = Site::new(program);
-    site.agent.start_until("connected").unwrap();
-    site.post("pump/starts", "text/plain", "0");
-    site.arrived("the first reading", |messages| !values(messages, "pump", "starts").is_empty());
-    site.broker.stop().unwrap();
+    let mut field = Field::new(program);
+    field.site.agent.start_until("connected").unwrap();
+    field.post("pump/starts", "text/plain", "0");
+    field.arrived("the first reading", |messages| !values(messages, "pump", "starts").is_empty());
+    field.site.broker.stop().unwrap();
     for n in 1..20 {
-        site.post("pump/starts", "text/plain", &n.to_string());
+        field.post("pump/starts", "text/plain", &n.to_string());
     }
-    assert!(site.agent.terminate().unwrap().success());
-    assert!(site.agent.state_bytes().unwrap() > 0, "what waits is on the disk");
-    site.broker.restart().unwrap();
-    site.agent.start_until("connected").unwrap();
-    site.post("pump/starts", "text/plain", "20");
+    assert!(field.site.agent.terminate().unwrap().success());
+    assert!(field.site.agent.state_bytes().unwrap() > 0, "what waits is on the disk");
+    field.site.broker.restart().unwrap();
+    field.site.agent.start_until("connected").unwrap();
+    field.post("pump/starts", "text/plain", "20");
     let arrived =
-        site.arrived("all that was taken", |messages| values(messages, "pump", "starts").len() >= 21);
-    assert!(site.agent.terminate().unwrap().success());
+        field.arrived("all that was taken", |messages| values(messages, "pump", "starts").len() >= 21);
+    assert!(field.site.agent.terminate().unwrap().success());
     let starts: Vec<_> =
         values(&arrived, "pump", "starts").into_iter().map(|(_, value)| value.clone()).collect();
     assert_eq!(starts, (0..=20).map(Value::from).collect::<Vec<_>>());

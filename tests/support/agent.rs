@@ -83,9 +83,9 @@ impl Agent {
         Ok(fs::write(dir.join("weir.toml"), config)?)
     }
 
-    /// The same, to be run by another program.
-    pub(crate) fn of(self, program: Program) -> Self {
-        Self { program, ..self }
+    /// Which program runs when it is started next.
+    pub(crate) fn choose(&mut self, program: Program) {
+        self.program = program;
     }
 
     /// A variable of its environment, when it is started next.
