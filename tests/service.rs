@@ -154,6 +154,8 @@ fn a_reload_changes_what_the_file_changes_and_loses_nothing_of_the_rest() {
     writing.join().unwrap();
     let arrived = site.data("all of the line has arrived", |messages| numbers(messages).contains(&1_000));
     assert_eq!(numbers(&arrived), (1..=1_000).collect::<Vec<_>>(), "each once, and in order");
+    let opened = |line: &&String| line.contains(" open source=\"line\"");
+    assert_eq!(site.agent.log().iter().filter(opened).count(), 1, "the line was left alone");
     // The whole agent anew.
     site.agent.configure(&format!("[buffer]\ndurability = 'always'\n{serial}"), more).unwrap();
     systemd.reload(&site.agent);

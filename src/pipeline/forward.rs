@@ -169,7 +169,8 @@ impl Forward {
                 () = until(stopping) => break,
                 () = stop.wait(), if stopping.is_none() => {
                     stopping = Some(self.clock.instant(self.clock.monotonic() + GRACE));
-                    takes = usize::try_from(self.outbox.stats().waiting()).unwrap_or(usize::MAX);
+                    let waiting = usize::try_from(self.outbox.stats().waiting()).unwrap_or(usize::MAX);
+                    takes = waiting.saturating_sub(flight.messages());
                 }
                 () = until(held_until), if held_until.is_some() => held_until = None,
                 gaps = self.outbox.gaps(), if room > 0 => {
@@ -285,6 +286,11 @@ impl Flight {
 
     fn is_empty(&self) -> bool {
         self.unanswered.is_empty() && self.waiting.is_empty()
+    }
+
+    /// How many messages it has been given and are not answered.
+    fn messages(&self) -> usize {
+        (self.unanswered.len() + self.waiting.len()).saturating_sub(self.gaps.len())
     }
 
     /// How many more messages may be taken from the outbox.

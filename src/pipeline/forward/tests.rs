@@ -145,6 +145,25 @@ async fn a_session_begins_with_online_and_ends_in_order_with_offline_and_leaves_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_sends_what_waits_by_then_and_leaves_what_comes_after_it() {
+    let (mut cloud, scene) = scene(Limits { in_flight: 2, ..WIDE });
+    let run = run(vec![scene]);
+    run.outbox.append(messages(3)).await;
+    let (_, ids) = cloud.take(2).await;
+    run.stopper.stop();
+    tokio::task::yield_now().await;
+    // A source that goes on, as in a change of the uplink.
+    run.outbox.append(messages(4)).await;
+    cloud.say(Event::Acknowledged(ids));
+    let (_, ids) = cloud.take(1).await;
+    cloud.say(Event::Acknowledged(ids));
+    run.task.await.unwrap();
+    let offline = cloud.next().await;
+    assert_eq!(offline.kind, Kind::Status, "nothing that came later went out first");
+    assert_eq!(run.outbox.stats().waiting(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_not_answered_when_a_session_ends_is_sent_again_in_order_under_its_ids() {
     let ((mut first, one), (mut second, two)) = (scene(WIDE), scene(WIDE));
     let run = run(vec![one, two]);
