@@ -29,6 +29,9 @@ pub(crate) struct Message {
 }
 
 /// A `mosquitto_sub`, which outlives the broker's restarts and misses nothing in them. It is killed with this handle.
+///
+/// It ends by itself where the broker goes away just while it connects; then it is started again, under the name that
+/// the broker has kept its messages for.
 pub(crate) struct Subscriber(Process);
 
 impl Mosquitto {
@@ -79,8 +82,10 @@ impl Mosquitto {
 
     /// Subscribes with QoS 1, under a `name` that no other subscriber has; retained messages come first.
     pub(crate) fn subscribe(&self, client: &Files, name: &str, topic: &str) -> Result<Subscriber> {
-        let mut command = Command::new(program("mosquitto_sub", "/usr/bin/mosquitto_sub")?);
+        let mut command = Command::new("sh");
         command
+            .args(["-c", "while :; do setpriv --pdeathsig KILL \"$@\"; sleep 0.1; done", "sh"])
+            .arg(program("mosquitto_sub", "/usr/bin/mosquitto_sub")?)
             .args(["-h", "localhost", "-p", &self.port.to_string(), "-V", "5", "-q", "1", "-F", "%j"])
             .args(["-i", name, "-c", "-x", "4294967295", "-t", topic])
             .arg("--cafile")
