@@ -15,7 +15,7 @@ const STAGES: [&str; 6] = ["sources", "filter", "window", "outbox", "encode", "u
 /// Crates that only one place may name.
 const ONLY_IN: [(&str, &[&str]); 5] = [
     ("coap_lite", &["src/sources/coap/"]),
-    ("rusqlite", &["src/outbox/sqlite.rs", "src/outbox/sqlite/"]),
+    ("rusqlite", &["src/outbox/sqlite/"]),
     ("rumqttc", &["src/uplink/mqtt/"]),
     ("tokio_serial", &["src/sources/serial.rs", "src/sources/serial/"]),
     ("tracing_subscriber", &["src/observe/"]),
