@@ -37,6 +37,12 @@ pub enum Event {
         /// What it said, in plain words.
         reason: String,
     },
+    /// The session works, and is to be followed by a fresh one: what is on its way is waited for, then the session is
+    /// closed, and [`Uplink::connect`] is called at once.
+    Renew {
+        /// Why, to follow "connecting anew:".
+        why: String,
+    },
 }
 
 /// How long a refusal holds.

@@ -7,7 +7,8 @@ use super::*;
 use crate::model::{Body, Message, Metric, Value};
 use crate::outbox;
 use crate::pipeline::stop::{Stopper, stop};
-use crate::uplink::TooLarge;
+use crate::pipeline::trouble::STEADY;
+use crate::uplink::{Limits, TooLarge};
 
 /// The other side, as a test plays it.
 struct Cloud {
@@ -290,4 +291,41 @@ async fn a_stop_waits_for_what_is_on_its_way_and_not_for_ever() {
     run.stopper.stop();
     run.task.await.unwrap();
     assert_eq!(clock.monotonic().as_secs(), GRACE.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_to_be_renewed_is_drained_and_followed_by_the_next_at_once() {
+    let ((mut first, one), (mut second, two)) = (scene(WIDE), scene(WIDE));
+    let run = run(vec![one, two]);
+    run.outbox.append(messages(1)).await;
+    let (_, ids) = first.take(1).await;
+    let clock = Clock::injected(Timestamp(0), true);
+    tokio::time::sleep(STEADY).await;
+    first.say(Event::Renew { why: "the test says so".into() });
+    run.outbox.append(messages(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(first.sent.try_recv().is_err(), "nothing new is begun on the old session");
+    first.say(Event::Acknowledged(ids));
+    assert_eq!(second.next().await.kind, Kind::Status);
+    assert_eq!(clock.monotonic().as_secs(), STEADY.as_secs() + 1, "without a pause");
+    assert_eq!(second.take(1).await.0, ["device-0"]);
+    assert!(first.sent.try_recv().is_err(), "it does not say that it is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_renewed_again_and_again_is_paced_like_one_that_fails() {
+    let mut scenes = Vec::new();
+    let mut clouds = Vec::new();
+    for _ in 0..8 {
+        let (cloud, scene) = scene(WIDE);
+        cloud.answers.send(Ok(Event::Renew { why: "the test says so".into() })).unwrap();
+        clouds.push(cloud);
+        scenes.push(scene);
+    }
+    let _run = run(scenes);
+    let clock = Clock::injected(Timestamp(0), true);
+    for cloud in &mut clouds {
+        cloud.next().await;
+    }
+    assert!(clock.monotonic() >= Backoff::FLOOR * 7);
 }

@@ -3,10 +3,11 @@
 //! Invariants: a message leaves the outbox only on [`Event::Acknowledged`] for its very id, or by being given up,
 //! which the outbox enters in its ledger. Whatever was handed out and not answered when a session ends is put back.
 
+mod flight;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,9 +23,12 @@ use crate::model::{Cause, Gap, Id, Kind, Publication, Timestamp};
 use crate::outbox::{Outbox, Outgoing};
 use crate::tally::Tally;
 use crate::units;
-use crate::uplink::{Event, Lasting, Limits, LinkError, Session, Uplink};
+use crate::uplink::{Event, Lasting, LinkError, Session, Uplink};
 
-/// How long a stop waits for acknowledgements of what is on its way.
+use flight::Flight;
+
+/// How long a stop, or the end of a session that is to be followed by a fresh one, waits for acknowledgements of what
+/// is on its way.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The longest wait between two tries to connect.
@@ -94,8 +98,14 @@ impl Forward {
                         backoff.reset();
                     }
                     match ended {
-                        Some(error) => error,
-                        None => return,
+                        Ended::Failed(error) => error,
+                        // One that holds for moments only is a failure in all but name: it must not become a flood.
+                        Ended::Renewed if link.is_steady(self.clock.monotonic()) => continue,
+                        Ended::Renewed => {
+                            sleep_unless_stopped(&stop, backoff.wait()).await;
+                            continue;
+                        }
+                        Ended::Stopped => return,
                     }
                 }
                 Err(error) => error,
@@ -107,11 +117,7 @@ impl Forward {
                     "no connection: {text} (messages wait in the buffer; trying again within {cap})"
                 );
             }
-            tokio::select! {
-                biased;
-                () = stop.wait() => return,
-                () = sleep(backoff.wait()) => {}
-            }
+            sleep_unless_stopped(&stop, backoff.wait()).await;
         }
     }
 
@@ -128,19 +134,19 @@ impl Forward {
         Ok((session, gateway, since))
     }
 
-    /// Serves a session until it fails; `None` where `stop` came and the session was closed in order.
+    /// Serves a session to its end.
     async fn serve<S: Session>(
         &self,
         mut session: S,
         gateway: &str,
         status: impl Fn(bool) -> Publication,
         stop: &Stop,
-    ) -> Option<LinkError> {
+    ) -> Ended {
         let mut flight = Flight::new(session.limits());
         self.send(&mut session, status(true), &mut flight);
         let mut retry = Backoff::new(Duration::from_secs(1), CAP);
         let mut held_until: Option<Instant> = None;
-        let mut stopping: Option<Instant> = None;
+        let mut leaving: Option<Leaving> = None;
         // What may still be taken from the outbox. A stop sets a bound: sources may go on, for the next uplink.
         let mut takes = usize::MAX;
         loop {
@@ -164,11 +170,18 @@ impl Forward {
                             self.give_up(id, Cause::Refused, &reason, &mut flight);
                         }
                     }
-                    Err(error) => return Some(error),
+                    Ok(Event::Renew { why }) => {
+                        if leaving.is_none() {
+                            tracing::info!("connecting anew: {why}");
+                            leaving = Some(self.leave(Ended::Renewed));
+                            takes = 0;
+                        }
+                    }
+                    Err(error) => return Ended::Failed(error),
                 },
-                () = until(stopping) => break,
-                () = stop.wait(), if stopping.is_none() => {
-                    stopping = Some(self.clock.instant(self.clock.monotonic() + GRACE));
+                () = until(leaving.as_ref().map(|leaving| leaving.by)) => break,
+                () = stop.wait(), if !matches!(leaving, Some(Leaving { to: Ended::Stopped, .. })) => {
+                    leaving = Some(self.leave(Ended::Stopped));
                     let waiting = usize::try_from(self.outbox.stats().waiting()).unwrap_or(usize::MAX);
                     takes = waiting.saturating_sub(flight.messages());
                 }
@@ -183,12 +196,20 @@ impl Forward {
                     flight.waiting.extend(messages.into_iter().map(|message| self.data(gateway, message)));
                 }
                 // Reached only where the outbox has nothing at hand: all that could go has gone.
-                () = std::future::ready(()), if stopping.is_some() && flight.is_empty() => break,
+                () = std::future::ready(()), if leaving.is_some() && flight.is_empty() => break,
             }
         }
-        self.send(&mut session, status(false), &mut flight);
+        let ended = leaving.map_or(Ended::Stopped, |leaving| leaving.to);
+        // Whoever comes back in a moment does not say that it is gone.
+        if matches!(ended, Ended::Stopped) {
+            self.send(&mut session, status(false), &mut flight);
+        }
         session.close().await;
-        None
+        ended
+    }
+
+    fn leave(&self, to: Ended) -> Leaving {
+        Leaving { to, by: self.clock.instant(self.clock.monotonic() + GRACE) }
     }
 
     fn send<S: Session>(&self, session: &mut S, publication: Publication, flight: &mut Flight) {
@@ -262,63 +283,34 @@ impl Forward {
     }
 }
 
+/// How a session ended.
+#[derive(Debug)]
+enum Ended {
+    /// By an error.
+    Failed(LinkError),
+    /// In order, to be followed by another at once.
+    Renewed,
+    /// In order, as `stop` came.
+    Stopped,
+}
+
+/// A session that takes nothing more and waits for what is on its way.
+struct Leaving {
+    to: Ended,
+    by: Instant,
+}
+
+async fn sleep_unless_stopped(stop: &Stop, pause: Duration) {
+    tokio::select! {
+        biased;
+        () = stop.wait() => {}
+        () = sleep(pause) => {}
+    }
+}
+
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What one session has been given and not answered, held within its limits.
-struct Flight {
-    limits: Limits,
-    unanswered: HashMap<Id, usize>,
-    bytes: usize,
-    /// Taken from the outbox, and waiting for bytes in flight to be answered.
-    waiting: VecDeque<Publication>,
-    gaps: HashSet<Id>,
-}
-
-impl Flight {
-    fn new(limits: Limits) -> Self {
-        Self { limits, unanswered: HashMap::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashSet::new() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.unanswered.is_empty() && self.waiting.is_empty()
-    }
-
-    /// How many messages it has been given and are not answered.
-    fn messages(&self) -> usize {
-        (self.unanswered.len() + self.waiting.len()).saturating_sub(self.gaps.len())
-    }
-
-    /// How many more messages may be taken from the outbox.
-    fn room(&self) -> usize {
-        if self.waiting.is_empty() { self.limits.in_flight.saturating_sub(self.unanswered.len()) } else { 0 }
-    }
-
-    /// The next that waits, where it fits; one is always allowed.
-    fn fitting(&mut self) -> Option<Publication> {
-        let next = self.waiting.front()?;
-        let fits = self.unanswered.len() < self.limits.in_flight
-            && self.bytes + next.payload.len() <= self.limits.in_flight_bytes;
-        if fits || self.unanswered.is_empty() { self.waiting.pop_front() } else { None }
-    }
-
-    fn sent(&mut self, ids: &[Id], bytes: usize) {
-        // One publication counts once, by its first id.
-        if let Some(id) = ids.first() {
-            self.unanswered.insert(*id, bytes);
-            self.bytes += bytes;
-        }
-    }
-
-    fn answered(&mut self, ids: &[Id]) {
-        for id in ids {
-            if let Some(bytes) = self.unanswered.remove(id) {
-                self.bytes -= bytes;
-            }
-        }
     }
 }

@@ -1,0 +1,60 @@
+//! What one session has been given and not answered: the books of `forward`, without any I/O.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::model::{Id, Publication};
+use crate::uplink::Limits;
+
+/// What one session has been given and not answered, held within its limits.
+pub(super) struct Flight {
+    pub(super) limits: Limits,
+    unanswered: HashMap<Id, usize>,
+    bytes: usize,
+    /// Taken from the outbox, and waiting for bytes in flight to be answered.
+    pub(super) waiting: VecDeque<Publication>,
+    pub(super) gaps: HashSet<Id>,
+}
+
+impl Flight {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, unanswered: HashMap::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashSet::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty() && self.waiting.is_empty()
+    }
+
+    /// How many messages it has been given and are not answered.
+    pub(super) fn messages(&self) -> usize {
+        (self.unanswered.len() + self.waiting.len()).saturating_sub(self.gaps.len())
+    }
+
+    /// How many more messages may be taken from the outbox.
+    pub(super) fn room(&self) -> usize {
+        if self.waiting.is_empty() { self.limits.in_flight.saturating_sub(self.unanswered.len()) } else { 0 }
+    }
+
+    /// The next that waits, where it fits; one is always allowed.
+    pub(super) fn fitting(&mut self) -> Option<Publication> {
+        let next = self.waiting.front()?;
+        let fits = self.unanswered.len() < self.limits.in_flight
+            && self.bytes + next.payload.len() <= self.limits.in_flight_bytes;
+        if fits || self.unanswered.is_empty() { self.waiting.pop_front() } else { None }
+    }
+
+    pub(super) fn sent(&mut self, ids: &[Id], bytes: usize) {
+        // One publication counts once, by its first id.
+        if let Some(id) = ids.first() {
+            self.unanswered.insert(*id, bytes);
+            self.bytes += bytes;
+        }
+    }
+
+    pub(super) fn answered(&mut self, ids: &[Id]) {
+        for id in ids {
+            if let Some(bytes) = self.unanswered.remove(id) {
+                self.bytes -= bytes;
+            }
+        }
+    }
+}
