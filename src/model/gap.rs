@@ -7,8 +7,16 @@ use super::{Id, Timestamp};
 pub enum Cause {
     /// The buffer was full and made room.
     Evicted,
+    /// The buffer was full and kept what it had: `when_full = "drop_newest"`.
+    Full,
+    /// It was older than `max_age`.
+    Expired,
+    /// Somebody emptied the buffer: `weir buffer purge`.
+    Purged,
     /// The broker refused it for good.
     Refused,
+    /// The broker closed the connection on it again and again, and not on what came after it.
+    Poison,
     /// It is larger than the broker or the configuration allows.
     TooLarge,
     /// It could not be read back from the disk.
@@ -19,14 +27,28 @@ pub enum Cause {
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 5] = [Self::Evicted, Self::Refused, Self::TooLarge, Self::Damaged, Self::Crash];
+    pub const ALL: [Self; 9] = [
+        Self::Evicted,
+        Self::Full,
+        Self::Expired,
+        Self::Purged,
+        Self::Refused,
+        Self::Poison,
+        Self::TooLarge,
+        Self::Damaged,
+        Self::Crash,
+    ];
 
     /// The name on the wire and in the ledger.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Evicted => "evicted",
+            Self::Full => "full",
+            Self::Expired => "expired",
+            Self::Purged => "purged",
             Self::Refused => "refused",
+            Self::Poison => "poison",
             Self::TooLarge => "too_large",
             Self::Damaged => "damaged",
             Self::Crash => "crash",
