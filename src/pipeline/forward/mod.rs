@@ -257,7 +257,7 @@ impl Forward {
         flight.answered(&[id]);
         // A gap record is never given up: it stays handed out, and the next session is given it again.
         if !flight.gaps.remove(&id) {
-            self.outbox.give_up(id, cause);
+            self.outbox.give_up(id, cause, reason);
         }
     }
 
