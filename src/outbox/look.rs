@@ -1,7 +1,7 @@
 //! What the outbox shows to somebody who looks into it.
 
 use super::Outgoing;
-use super::store::Position;
+use super::store::{Dead, Position};
 use crate::model::{Cause, Id, Message, Timestamp};
 
 /// A place in the queue, opaque. The default is the beginning.
@@ -50,4 +50,12 @@ pub struct DeadLetter {
     pub reason: Box<str>,
     /// When it was given up, by the wall clock; trusted or not.
     pub at: Timestamp,
+}
+
+impl DeadLetter {
+    /// One that nobody can read is none.
+    pub(super) fn read(dead: Dead) -> Option<Self> {
+        let Dead { id, bytes, cause, reason, at } = dead;
+        Message::from_bytes(&bytes).ok().map(|message| Self { id, message, cause, reason, at })
+    }
 }

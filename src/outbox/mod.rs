@@ -6,14 +6,20 @@
 //! What it promises, as guarantees G1 to G8 say:
 //!
 //! - A message leaves it by [`Outbox::acknowledge`], or by a loss that is entered in the ledger and told as a [`Gap`].
+//!   One that is given up is a dead letter from the very commit on that enters its loss: the last thousand are kept,
+//!   for a person to look at and to send again.
 //! - Messages are first handed out in the order of appending, over spills and restarts. After a crash, and when they
 //!   are put back, they are handed out again under their old ids.
 //! - What is not acknowledged is on the disk `spill_after` + `commit_every` after it was appended, or `commit_every`
 //!   under [`Durability::Always`]; while acknowledgements come within `spill_after` and there is no backlog, nothing
 //!   is written but one small note at the start.
-//! - Memory, file and ledger have caps. A full file makes room by losing its oldest. A message that no room would be
-//!   enough for is lost itself, and no other for it. A disk that takes no writes never stops it: it goes on in memory,
-//!   says so once, and tries again after pauses.
+//! - Memory, file and ledger have caps. A full file makes room by losing its oldest, or loses what comes, as
+//!   [`WhenFull`] says. A message that no room would be enough for is lost itself, and no other for it. While less than
+//!   `min_free` is free on the disk the file does not grow. A disk that takes no writes never stops it: it goes on in
+//!   memory, says so once, and tries again after pauses.
+//! - What has waited for `max_age` is lost, up to a sixty-fourth of that later and never earlier. Waiting is counted
+//!   by the monotonic clock, over restarts by a trusted wall clock only, and has nothing to do with the times that a
+//!   message speaks of.
 //! - [`Outbox::close`] keeps everything. An outbox that is dropped without it has crashed: the next run finds what was
 //!   committed, and tells a gap of cause `crash` for the rest.
 //!
@@ -21,6 +27,7 @@
 //! [`Outbox::open`] and ended with the last handle, carries the jobs to a thread that may block, the store with them:
 //! nobody else can use it meanwhile, and nothing can queue up. [`sqlite`] is the store, [`store`] the seam between.
 
+mod dead;
 mod ledger;
 mod look;
 mod queue;
@@ -36,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -43,7 +51,7 @@ use crate::model::{Cause, Gap, Id, Message, Stamp};
 use crate::units::{self, Size};
 
 pub use look::{DeadLetter, Page, Place};
-use queue::{Queue, Settings, Step};
+use queue::{Ask, Queue, Settings, Step};
 use sqlite::Sqlite;
 pub use stats::Stats;
 use store::{Done, Job, Store};
@@ -57,6 +65,13 @@ pub struct Config {
     pub durability: Durability,
     /// The most that the database and its log take on the disk.
     pub max_bytes: Size,
+    /// How long a message may wait.
+    #[serde(deserialize_with = "units::duration")]
+    pub max_age: Duration,
+    /// What is lost where there is no room.
+    pub when_full: WhenFull,
+    /// While less than this is free on the disk, the database does not grow. The log may.
+    pub min_free: Size,
     /// How long a message may be unacknowledged in memory under [`Durability::WhenOffline`].
     #[serde(deserialize_with = "units::duration")]
     pub spill_after: Duration,
@@ -75,6 +90,8 @@ const MEMORY_SOFT: usize = 1 << 20;
 const MEMORY_HARD: usize = 4 << 20;
 /// The least `max_bytes`: the ledger, the log and some messages.
 const MAX_BYTES_MIN: Size = Size(4 << 20);
+/// The least `max_age`.
+const MAX_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// How long [`Outbox::append`] waits for the disk to make room.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -91,11 +108,25 @@ pub enum Durability {
     Always,
 }
 
+/// What is lost where there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// What has waited longest.
+    #[default]
+    DropOldest,
+    /// What comes.
+    DropNewest,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             durability: Durability::WhenOffline,
             max_bytes: Size(256 << 20),
+            max_age: Duration::from_secs(7 * 24 * 3_600),
+            when_full: WhenFull::DropOldest,
+            min_free: Size(64 << 20),
             spill_after: Duration::from_secs(5),
             commit_every: None,
         }
@@ -110,7 +141,32 @@ impl Config {
         if self.max_bytes < MAX_BYTES_MIN {
             problems.push(("max_bytes", format!("`max_bytes` must be at least {MAX_BYTES_MIN}")));
         }
+        if self.max_age < MAX_AGE_MIN {
+            let least = units::show(MAX_AGE_MIN);
+            problems.push(("max_age", format!("`max_age` must be at least {least}")));
+        }
         problems
+    }
+
+    fn settings(&self) -> Settings {
+        let max_bytes = self.max_bytes.0;
+        let (spill_after, commit_every) = match self.durability {
+            Durability::WhenOffline => (self.spill_after, Duration::from_secs(10)),
+            Durability::Always => (Duration::ZERO, Duration::from_secs(1)),
+        };
+        let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Settings {
+            spill_after,
+            commit_every: self.commit_every.map_or(commit_every, |CommitEvery(every)| every),
+            memory_soft: MEMORY_SOFT,
+            memory_hard: MEMORY_HARD,
+            commit_max: size(Sqlite::commit_max(max_bytes)),
+            message_max: size(Sqlite::message_max(max_bytes)).min(MEMORY_HARD),
+            saved_max: size(max_bytes / 4),
+            max_age: self.max_age,
+            when_full: self.when_full,
+            dead_max: size(Sqlite::dead_max(max_bytes)),
+        }
     }
 }
 
@@ -147,23 +203,8 @@ impl Outbox {
     /// until it can. A damaged file is set aside beside it and begun anew.
     #[must_use]
     pub fn open(config: &Config, state_dir: &Path, clock: Clock) -> Opened {
-        let max_bytes = config.max_bytes.0;
-        let (spill_after, commit_every) = match config.durability {
-            Durability::WhenOffline => (config.spill_after, Duration::from_secs(10)),
-            Durability::Always => (Duration::ZERO, Duration::from_secs(1)),
-        };
-        let settings = Settings {
-            spill_after,
-            commit_every: config.commit_every.map_or(commit_every, |CommitEvery(every)| every),
-            memory_soft: MEMORY_SOFT,
-            memory_hard: MEMORY_HARD,
-            commit_max: usize::try_from(Sqlite::commit_max(max_bytes)).unwrap_or(usize::MAX),
-            message_max: usize::try_from(Sqlite::message_max(max_bytes))
-                .unwrap_or(usize::MAX)
-                .min(MEMORY_HARD),
-            saved_max: usize::try_from(max_bytes / 4).unwrap_or(usize::MAX),
-        };
-        Self::over(Box::new(Sqlite::new(state_dir, max_bytes)), settings, clock)
+        let store = Sqlite::new(state_dir, config.max_bytes.0, config.min_free.0);
+        Self::over(Box::new(store), config.settings(), clock)
     }
 
     fn over(mut store: Box<dyn Store>, settings: Settings, clock: Clock) -> Opened {
@@ -230,7 +271,8 @@ impl Outbox {
                     Ok(message) => outgoing.push(Outgoing { id, message }),
                     Err(error) => {
                         tracing::error!(%id, %error, "a message cannot be read: it is lost, and reported as a gap");
-                        self.give_up(id, Cause::Damaged, "");
+                        let now = shared.clock.now();
+                        shared.change(|queue| queue.give_up(id, Cause::Damaged, None, now));
                     }
                 }
             }
@@ -261,9 +303,10 @@ impl Outbox {
     }
 
     /// Enters a message that was handed out as lost, and keeps it among the dead letters, with `reason` for a person.
-    pub fn give_up(&self, id: Id, cause: Cause, _reason: &str) {
-        let now = self.shared.clock.monotonic();
-        self.shared.change(|queue| queue.give_up(id, cause, now));
+    /// Of these there are at most a thousand, and a sixteenth of `max_bytes`: the oldest make way.
+    pub fn give_up(&self, id: Id, cause: Cause, reason: &str) {
+        let now = self.shared.clock.now();
+        self.shared.change(|queue| queue.give_up(id, cause, Some(reason), now));
     }
 
     /// Waits until losses are to be told, and hands out their records, sealed and on the disk: what is lost later is
@@ -281,24 +324,72 @@ impl Outbox {
         self.shared.change(|queue| queue.acknowledge_gap(id));
     }
 
-    /// Looks at what is unacknowledged, in order, without taking it: at most `limit` messages from `from` on.
-    pub async fn page(&self, _from: Place, _limit: usize) -> Page {
-        Page { messages: Vec::new(), next: None }
+    /// Looks at what is unacknowledged, in order, without taking it: from `from` on, at most `limit` messages, and not
+    /// more than one read from the disk brings. Empty once it is closed. Cancel-safe, as all that only looks.
+    pub async fn page(&self, from: Place, limit: usize) -> Page {
+        let Place(from) = from;
+        let part = self.ask(|answer| Ask::Page { from, limit, answer }).await;
+        let (found, next) = part.unwrap_or_default();
+        let read = |(id, bytes): (Id, Arc<[u8]>)| {
+            Message::from_bytes(&bytes).ok().map(|message| Outgoing { id, message })
+        };
+        Page { messages: found.into_iter().filter_map(read).collect(), next: next.map(Place) }
     }
 
-    /// Has everything lost that waits and is not on its way, by the ledger, and tells how many messages that were.
+    /// Has everything lost that waits and is not on its way, by the ledger, and tells how many messages that were. Comes
+    /// back once the disk has deleted them; where it takes no writes, at once, and they are deleted when it does.
     pub async fn purge(&self) -> u64 {
-        0
+        let shared = &*self.shared;
+        let stats = self.stats();
+        let before = stats.purged.get();
+        let now = shared.clock.monotonic();
+        shared.change(|queue| queue.purge(now));
+        shared.wait(&shared.ready, |queue| queue.is_purged().then_some(())).await;
+        let messages = stats.purged.get() - before;
+        tracing::warn!(messages, "the buffer was purged, as somebody asked for it: reported as a gap");
+        messages
     }
 
-    /// The dead letters with ids after `after`, in the order of their ids, at most `limit`.
-    pub async fn dead_letters(&self, _after: Option<Id>, _limit: usize) -> Vec<DeadLetter> {
-        Vec::new()
+    /// The dead letters with ids after `after`, in the order of their ids, at most `limit`; none where there are no
+    /// more.
+    pub async fn dead_letters(&self, after: Option<Id>, limit: usize) -> Vec<DeadLetter> {
+        let (mut letters, mut after) = (Vec::new(), after);
+        while letters.len() < limit {
+            let left = limit - letters.len();
+            let found = self.ask(|answer| Ask::DeadLetters { after, limit: left, answer }).await;
+            let Some((found, next)) = found else { break };
+            letters.extend(found.into_iter().filter_map(DeadLetter::read));
+            if next.is_none() {
+                break;
+            }
+            after = next;
+        }
+        letters
     }
 
-    /// Puts dead letters back at the end of the queue, under their old ids, and tells how many were put there.
-    pub async fn send_again(&self, _ids: &[Id]) -> u64 {
-        0
+    /// Puts dead letters back at the end of the queue, under their old ids, and tells how many were there. Comes back
+    /// once the disk has them in the queue; where it takes no writes, at once.
+    pub async fn send_again(&self, ids: &[Id]) -> u64 {
+        let shared = &*self.shared;
+        let (mut moved, mut rest) = (Vec::new(), ids);
+        while !rest.is_empty() {
+            let ids = rest.to_vec();
+            let Some((count, found)) = self.ask(|answer| Ask::SendAgain { ids, answer }).await else { break };
+            rest = rest.get(count..).unwrap_or_default();
+            moved.extend(found);
+            shared.ready.notify_waiters();
+            shared.wait(&shared.ready, |queue| queue.is_revived().then_some(())).await;
+        }
+        // One that found no room is a dead letter still.
+        let queue = shared.queue();
+        moved.iter().filter(|id| !queue.is_dead(**id)).count() as u64
+    }
+
+    /// The answer to a question; `None` where the outbox closes.
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.change(|queue| queue.ask(ask(answer)));
+        answered.await.ok()
     }
 
     /// Commits everything that is unacknowledged, the ledger and `saved`, marks the stop as orderly, and lets go of the
@@ -326,7 +417,7 @@ fn begin(store: &mut dyn Store, settings: Settings, stamp: Stamp) -> (Queue, Opt
     };
     let mut queue = Queue::new(settings, epoch, Arc::default());
     queue.finish(Done::Open(opened), now);
-    if let Step::Work(job @ Job::Commit(_)) = queue.step(now) {
+    if let Step::Work(job @ Job::Commit(_)) = queue.step(stamp) {
         let done = job.run(store, stamp.wall);
         if matches!(done, Done::Commit(Err(_))) {
             // An epoch that is not stored might be given again.

@@ -1,6 +1,6 @@
 //! The seam between the queue, which decides, and the disk, which obeys.
 //!
-//! A [`Store`] keeps rows, loss records and the note of the run. It is one object that travels: whoever has it is the
+//! A [`Store`] keeps rows, loss records, dead letters and the note of the run. It is one object that travels: whoever has it is the
 //! only one who uses it, for one [`Job`] at a time. A test puts one in its place that fails or dies when it is told
 //! to.
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ledger::Record;
-use crate::model::{Id, Timestamp};
+use crate::model::{Cause, Id, Timestamp};
 
 /// Where a message stands in the queue. Rises from message to message and over restarts. Messages that were handed
 /// out before an older store was found get positions before its first, below zero if need be.
@@ -34,6 +34,35 @@ pub(super) enum Met {
     Damaged(Position),
 }
 
+/// A message that was given up, as the disk has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    /// Its id.
+    pub(super) id: Id,
+    /// Its compact form.
+    pub(super) bytes: Arc<[u8]>,
+    /// As what the ledger has it.
+    pub(super) cause: Cause,
+    /// Why, in words for a person.
+    pub(super) reason: Box<str>,
+    /// When, by the wall clock.
+    pub(super) at: Timestamp,
+}
+
+/// That there is a dead letter, without what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Rises from letter to letter.
+    pub(super) key: i64,
+    /// The message's id.
+    pub(super) id: Id,
+    /// Bytes of the message and the reason.
+    pub(super) bytes: usize,
+}
+
+/// That the rows from `position` on were appended at `wall` or later; `None` where the clock was not trusted.
+pub(super) type Mark = (Position, Option<Timestamp>);
+
 /// What a store holds when it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -41,16 +70,29 @@ pub(super) struct Found {
     pub(super) first: Position,
     /// The position after the last row's.
     pub(super) end: Position,
-    /// How many bytes of messages fit in, about.
-    pub(super) room: u64,
-    /// Bytes of the file that are in use.
-    pub(super) used: u64,
+    /// The space there is.
+    pub(super) space: Space,
     /// The note of the run before; `None` where there was none.
     pub(super) run: Option<Run>,
     /// The losses that were not told yet, by key.
     pub(super) losses: Vec<(i64, Record)>,
+    /// The dead letters, by key.
+    pub(super) dead: Vec<Kept>,
+    /// How old the rows are, in rising order.
+    pub(super) marks: Vec<Mark>,
     /// Where a damaged file was moved to, if one was in the way.
     pub(super) set_aside: Option<PathBuf>,
+}
+
+/// The space that a store has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Space {
+    /// How many bytes of messages still fit in, about.
+    pub(super) room: u64,
+    /// Bytes of the file that are in use.
+    pub(super) used: u64,
+    /// Whether less than `min_free` is free on the disk, so that the file does not grow.
+    pub(super) scarce: bool,
 }
 
 /// The note of a run.
@@ -75,19 +117,24 @@ pub(super) struct Commit {
     pub(super) rows: Vec<Row>,
     /// Loss records to write, or to delete, by key.
     pub(super) losses: Vec<(i64, Option<Record>)>,
+    /// Dead letters to write where there is room for them, or to delete, by key. Deleted only where all `rows` were
+    /// taken: the message may be among these.
+    pub(super) dead: Vec<(i64, Option<Dead>)>,
+    /// How old the rows are, where that is news: all marks.
+    pub(super) marks: Option<Vec<Mark>>,
     /// The note of the run. Written only where all `rows` were taken.
     pub(super) run: Option<Run>,
 }
 
 /// What became of a [`Commit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Committed {
     /// How many of its rows, from the first, were taken; the others found no room.
     pub(super) taken: usize,
-    /// How many bytes of messages still fit in, about.
-    pub(super) room: u64,
-    /// Bytes of the file that are in use.
-    pub(super) used: u64,
+    /// The keys of the dead letters that found none.
+    pub(super) refused: Vec<i64>,
+    /// The space there is now.
+    pub(super) space: Space,
 }
 
 /// Why the disk did not do it, in words for a person. Nothing of what was asked became true.
@@ -109,6 +156,9 @@ pub(super) trait Store: Send {
     /// Reads rows from `from` on, in order, at most `rows` and about `bytes`, at least one where there is one.
     fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault>;
 
+    /// Reads the dead letters with these keys, as far as they are there and can be read.
+    fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault>;
+
     /// Makes `commit` true, durably.
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Fault>;
 
@@ -126,6 +176,18 @@ pub(super) enum Job {
         /// From this position on.
         from: Position,
     },
+    /// [`Store::read`], for somebody who only looks.
+    Look {
+        /// From this position on.
+        from: Position,
+        /// At most so many.
+        rows: usize,
+    },
+    /// [`Store::dead`].
+    Dead {
+        /// Of these.
+        keys: Vec<i64>,
+    },
     /// [`Store::commit`].
     Commit(Commit),
     /// [`Store::close`].
@@ -139,6 +201,10 @@ pub(super) enum Done {
     Open(Result<Found, Fault>),
     /// To [`Job::Read`].
     Read(Result<Vec<Met>, Fault>),
+    /// To [`Job::Look`].
+    Look(Result<Vec<Met>, Fault>),
+    /// To [`Job::Dead`].
+    Dead(Result<Vec<(i64, Dead)>, Fault>),
     /// To [`Job::Commit`].
     Commit(Result<Committed, Fault>),
     /// To [`Job::Close`].
@@ -154,6 +220,8 @@ impl Job {
         match self {
             Self::Open => Done::Open(store.open(now)),
             Self::Read { from } => Done::Read(store.read(*from, AHEAD.0, AHEAD.1)),
+            Self::Look { from, rows } => Done::Look(store.read(*from, (*rows).min(AHEAD.0), AHEAD.1)),
+            Self::Dead { keys } => Done::Dead(store.dead(keys)),
             Self::Commit(commit) => Done::Commit(store.commit(commit)),
             Self::Close => {
                 store.close();

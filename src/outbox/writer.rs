@@ -69,7 +69,7 @@ impl Shared {
 pub(super) async fn run(shared: Arc<Shared>, mut store: Box<dyn Store>) {
     loop {
         let now = shared.clock.now();
-        let step = shared.queue().step(now.monotonic);
+        let step = shared.queue().step(now);
         match step {
             Step::Work(job) => {
                 let doing = tokio::task::spawn_blocking(move || {

@@ -12,9 +12,18 @@
 //!
 //! Hence: messages are taken from the tail only when there is no backlog on the disk; a spill writes everything that
 //! is only in memory, from the oldest on, and adds to the disk's end; and what may be deleted is everything below the
-//! first message not handed out (`cursor`), but for `out`. A message that is evicted or found damaged is handed to the
-//! ledger instead of the uplink, and deleted in the very commit that makes its ledger entry durable.
+//! first message not handed out (`cursor`), but for `out`. A message that is evicted, expired, purged or found damaged
+//! is handed to the ledger instead of the uplink, and deleted in the very commit that makes its ledger entry durable.
+//!
+//! This file has the queue as its users see it. [`schedule`] says when the disk is used, [`commit`] what for,
+//! [`disk`] what is known of it, [`losing`] what leaves unsent, [`ages`] how old it is, and [`asked`] answers those who
+//! only look.
 
+mod ages;
+mod asked;
+mod commit;
+mod disk;
+mod losing;
 mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -22,13 +31,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Stats;
-use super::ledger::{Ledger, Loss};
-use super::store::{AHEAD, Met, Position, Row};
-use crate::model::{Cause, Gap, Id, Message};
+use super::dead::{self, DeadLetters};
+use super::ledger::Ledger;
+use super::store::{AHEAD, Dead, Met, Position, Row};
+use super::{Stats, WhenFull};
+use crate::model::{Cause, Gap, Id, Stamp};
 
+use ages::{Ages, Since};
+pub(super) use asked::Ask;
+use disk::{Disk, Trouble};
+use schedule::Closing;
 pub(super) use schedule::Step;
-use schedule::{Closing, Disk, Trouble};
 
 /// What a message costs beside its bytes, in memory and in the file, about.
 const OVERHEAD: usize = 40;
@@ -50,6 +63,12 @@ pub(super) struct Settings {
     pub(super) message_max: usize,
     /// The most bytes that are left for the next run.
     pub(super) saved_max: usize,
+    /// How long a message may wait.
+    pub(super) max_age: Duration,
+    /// What is lost where there is no room.
+    pub(super) when_full: WhenFull,
+    /// The most bytes of dead letters.
+    pub(super) dead_max: usize,
 }
 
 /// A message in memory.
@@ -58,8 +77,8 @@ struct Entry {
     position: Position,
     id: Id,
     bytes: Arc<[u8]>,
-    /// When it was appended.
-    since: Duration,
+    /// When it was appended; of what was read from the disk, that or somewhat later.
+    since: Since,
     /// Whether the disk has it.
     stored: bool,
 }
@@ -101,6 +120,19 @@ pub(super) struct Queue {
     ledger: Ledger,
     gaps_wanted: bool,
 
+    ages: Ages,
+    /// When the clock was last looked at.
+    looked: Duration,
+    /// Everything below this that waits is to be lost, by order.
+    purge_below: Position,
+
+    dead: DeadLetters,
+    /// The dead letters that are to be sent again, by where they stand now, until a commit has them there.
+    revived: BTreeMap<Position, (i64, Dead)>,
+    asks: VecDeque<Ask>,
+    /// Whether the last job was for one of those.
+    asked_last: bool,
+
     disk: Disk,
     /// Why reading has to pause.
     reading: Option<Trouble>,
@@ -110,6 +142,8 @@ pub(super) struct Queue {
     settled_since: Option<Duration>,
     /// How many bytes of messages the file takes beside those that it has.
     room: u64,
+    /// Whether less than `min_free` is free on the disk.
+    scarce: bool,
     /// Whether the note of this run is not in the file yet.
     run_due: bool,
     /// What a commit is just writing: positions in order, and the settled rows that it deletes.
@@ -118,7 +152,8 @@ pub(super) struct Queue {
     /// Whether messages were evicted that the commit under way deletes. Should it not become true before a crash, they
     /// are back: until then nothing that comes after them is handed out.
     evicting: bool,
-    /// Whether it writes the note of an orderly stop.
+    /// Whether it writes all that was in memory only, and the note of an orderly stop.
+    writing_all: bool,
     writing_last: bool,
     closing: Closing,
     /// Until when whoever drives the queue sleeps; zero while it is at work.
@@ -129,6 +164,13 @@ impl Queue {
     /// An empty queue that has no disk yet.
     pub(super) fn new(settings: Settings, epoch: u64, stats: Arc<Stats>) -> Self {
         Self {
+            ages: Ages::new(settings.max_age),
+            looked: Duration::ZERO,
+            purge_below: Position::MIN,
+            dead: DeadLetters::new(settings.dead_max),
+            revived: BTreeMap::new(),
+            asks: VecDeque::new(),
+            asked_last: false,
             settings,
             stats,
             epoch,
@@ -151,10 +193,12 @@ impl Queue {
             settled_bytes: 0,
             settled_since: None,
             room: 0,
+            scarce: false,
             run_due: false,
             writing: Vec::new(),
             deleting: (0, 0),
             evicting: false,
+            writing_all: false,
             writing_last: false,
             closing: Closing::No,
             armed: Duration::ZERO,
@@ -188,8 +232,8 @@ impl Queue {
         fits || self.tail.is_empty() || !self.disk.is_up() || bytes > self.settings.message_max
     }
 
-    /// Puts a message in its compact form at the end. Where memory is full its oldest are dropped, into the ledger, and
-    /// so is a message that the disk could never take: no room that is made for it would be enough.
+    /// Puts a message in its compact form at the end. Where memory is full its oldest or newest are dropped, into the
+    /// ledger, and so is a message that the disk could never take: no room that is made for it would be enough.
     pub(super) fn append(&mut self, bytes: Vec<u8>, now: Duration) {
         let message_max = self.settings.message_max;
         if bytes.len() > message_max {
@@ -206,22 +250,20 @@ impl Queue {
             return self.count();
         }
         let id = self.next_id();
-        let entry =
-            Entry { position: self.next_position, id, bytes: bytes.into(), since: now, stored: false };
+        self.push(id, bytes.into(), now);
+        self.bound_memory(now);
+        self.count();
+    }
+
+    /// Puts a message at the end, and tells where that is.
+    fn push(&mut self, id: Id, bytes: Arc<[u8]>, now: Duration) -> Position {
+        let position = self.next_position;
         self.next_position += 1;
+        let entry = Entry { position, id, bytes, since: ages::since(now), stored: false };
+        self.ages.note(position, entry.since, self.cursor());
         self.tail_bytes += entry.cost();
         self.tail.push_back(entry);
-        // What a commit is just writing must not be dropped: the disk may have it already.
-        let written = self.writing.last().copied();
-        let first = self.tail.partition_point(|entry| Some(entry.position) <= written);
-        while self.tail_bytes > self.settings.memory_hard && self.tail.len() > first + 1 {
-            if let Some(dropped) = self.tail.remove(first) {
-                self.tail_bytes -= dropped.cost();
-                self.stats.evicted.fetch_add(1, Ordering::Relaxed);
-                self.lose(Cause::Evicted, &dropped.bytes, now);
-            }
-        }
-        self.count();
+        position
     }
 
     /// Hands out the next messages, in order, those first that are to be handed out again: at most `messages`, and at
@@ -260,17 +302,18 @@ impl Queue {
                     continue;
                 }
                 Some(Met::Row(row)) => {
-                    if !fits(row.bytes.len(), taken.is_empty()) {
+                    if row.position < self.purge_below || !fits(row.bytes.len(), taken.is_empty()) {
                         break;
                     }
                     let (position, id, bytes) = (row.position, row.id, Arc::clone(&row.bytes));
                     self.ahead.pop_front();
-                    Entry { position, id, bytes, since: now, stored: true }
+                    let since = self.ages.since(position).min(ages::since(now));
+                    Entry { position, id, bytes, since, stored: true }
                 }
                 None if self.next_read < self.stored_end => break,
                 None => {
                     let Some(first) = self.tail.front() else { break };
-                    if !fits(first.bytes.len(), taken.is_empty()) {
+                    if first.position < self.purge_below || !fits(first.bytes.len(), taken.is_empty()) {
                         break;
                     }
                     let Some(entry) = self.tail.pop_front() else { break };
@@ -279,6 +322,13 @@ impl Queue {
                     entry
                 }
             };
+            if self.positions.contains_key(&entry.id) {
+                // It is out already: a crash has left a letter that was sent again in both places.
+                if entry.stored {
+                    self.settle_row(entry.cost(), now);
+                }
+                continue;
+            }
             taken.push((entry.id, Arc::clone(&entry.bytes)));
             self.positions.insert(entry.id, entry.position);
             self.out.insert(entry.position, entry);
@@ -316,10 +366,14 @@ impl Queue {
         self.gaps_wanted = false;
     }
 
-    /// Enters a message that is out as lost. An id that is not out is ignored.
-    pub(super) fn give_up(&mut self, id: Id, cause: Cause, now: Duration) {
-        if let Some(entry) = self.settle(id, now) {
-            self.lose(cause, &entry.bytes, now);
+    /// Enters a message that is out as lost, and with a reason keeps it among the dead letters. An id that is not out is
+    /// ignored.
+    pub(super) fn give_up(&mut self, id: Id, cause: Cause, reason: Option<&str>, stamp: Stamp) {
+        if let Some(Entry { id, bytes, .. }) = self.settle(id, stamp.monotonic) {
+            self.lose(cause, &bytes, stamp.monotonic);
+            if let Some(reason) = reason.map(dead::reason) {
+                self.bury(Dead { id, bytes, cause, reason, at: stamp.wall });
+            }
         }
         self.count();
     }
@@ -347,6 +401,7 @@ impl Queue {
             && self.backlog() == 0
             && self.ledger.len() == 0
             && self.settled == 0
+            && !self.dead.is_unwritten()
     }
 
     fn next_id(&mut self) -> Id {
@@ -372,23 +427,6 @@ impl Queue {
         self.settled_since.get_or_insert(now);
     }
 
-    fn lose(&mut self, cause: Cause, bytes: &[u8], now: Duration) {
-        match Message::from_bytes(bytes) {
-            Ok(message) => self.ledger.lose(cause, Some(&message.device), Loss::of(&message), now),
-            Err(_) => self.ledger.lose(Cause::Damaged, None, Loss::UNREADABLE, now),
-        }
-    }
-
-    /// Enters a row whose checksum is wrong.
-    fn lose_damaged(&mut self, now: Duration) {
-        self.settle_row(OVERHEAD, now);
-        self.ledger.lose(Cause::Damaged, None, Loss::UNREADABLE, now);
-        let count = self.stats.damaged.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.checked_ilog10().is_some_and(|digits| count == 10_u64.pow(digits)) {
-            tracing::error!(count, "messages on the disk are damaged: they are lost, and reported as a gap");
-        }
-    }
-
     /// The first position that was not handed out: everything below it is out or settled.
     fn cursor(&self) -> Position {
         match self.ahead.front() {
@@ -410,5 +448,6 @@ impl Queue {
         stats.on_disk.store(self.backlog(), Ordering::Relaxed);
         stats.disk_ok.store(self.disk.is_up(), Ordering::Relaxed);
         stats.gaps.store(self.ledger.len() as u64, Ordering::Relaxed);
+        stats.dead_letters.store(self.dead.len() as u64, Ordering::Relaxed);
     }
 }

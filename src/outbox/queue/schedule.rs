@@ -3,23 +3,22 @@
 //! A commit is due when the oldest message that is in memory only is `spill_after` + `commit_every` old, or
 //! `commit_every` where a backlog stands before it, so that no answer can come in time. It takes everything that is in
 //! memory only. Losses are committed within `commit_every`. Settled rows are deleted with any commit, and on their own
-//! once there are many or nothing else is left. So nothing is written while answers come within `spill_after`, but for
+//! once there are many or nothing else is left; rows that are to be expired or purged go at once. So nothing is written while answers come within `spill_after`, but for
 //! the note of the run at the start.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::ledger::Loss;
-use super::super::store::{Commit, Committed, Done, Fault, Found, Job, Met, Row, Run};
-use super::{Entry, OVERHEAD, Ordering, Position, Queue, Settings};
-use crate::model::Cause;
+use super::super::store::{Done, Job};
+use super::{Disk, Queue, Settings, Trouble, ages};
+use crate::model::{Cause, Stamp};
 
 /// How many settled rows are worth a commit of their own.
 const SETTLED_MANY: usize = if cfg!(test) { 10 } else { 1_000 };
 /// How long they are gathered at least.
 const SETTLED_PAUSE: Duration = Duration::from_secs(1);
-/// How long to leave a disk alone that has failed: doubled from the first to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often an untrusted clock is looked at again while rows wait whose age only a trusted one can tell.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// What whoever drives the queue does next.
 #[derive(Debug)]
@@ -30,47 +29,6 @@ pub(in super::super) enum Step {
     Wait(Option<Duration>),
     /// Ends: the queue is closed.
     Closed,
-}
-
-/// What is known of the disk.
-#[derive(Debug)]
-pub(super) enum Disk {
-    /// It does what is asked.
-    Up,
-    /// It is open, and refused the last commit or read.
-    Failing(Trouble),
-    /// It is not open.
-    Absent(Trouble),
-}
-
-/// When to try again, and what is the matter.
-#[derive(Debug, Default)]
-pub(super) struct Trouble {
-    retry: Duration,
-    pause: Duration,
-    /// What was last said about it, so that it is not said again.
-    said: Option<String>,
-}
-
-impl Disk {
-    pub(super) fn absent() -> Self {
-        Self::Absent(Trouble::default())
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self, Self::Up)
-    }
-}
-
-impl Trouble {
-    fn after(previous: Option<&Self>, fault: &Fault, now: Duration) -> Self {
-        let pause = previous.map_or(PAUSE.0, |previous| (previous.pause * 2).clamp(PAUSE.0, PAUSE.1));
-        let said = fault.to_string();
-        if previous.and_then(|previous| previous.said.as_ref()) != Some(&said) {
-            tracing::error!("the buffer is in memory only: {said}");
-        }
-        Self { retry: now + pause, pause, said: Some(said) }
-    }
 }
 
 /// How far closing has got.
@@ -87,52 +45,11 @@ pub(super) enum Closing {
 }
 
 impl Queue {
-    /// Takes in what a store holds that has just been opened, and makes it the head of the queue.
-    pub(in super::super) fn attach(&mut self, found: Found, now: Duration) {
-        // What is out goes before the store's first row: it was handed out already, and those were not.
-        let count = Position::try_from(self.out.len()).unwrap_or(Position::MAX);
-        let moved = std::mem::take(&mut self.out);
-        let again = std::mem::take(&mut self.again);
-        for ((old, mut entry), position) in moved.into_iter().zip(found.first.saturating_sub(count)..) {
-            if again.contains(&old) {
-                self.again.insert(position);
-            }
-            (entry.position, entry.stored) = (position, false);
-            self.positions.insert(entry.id, position);
-            self.out.insert(position, entry);
-        }
-        self.next_position = found.end;
-        for entry in &mut self.tail {
-            entry.position = self.next_position;
-            self.next_position += 1;
-        }
-        self.ahead.clear();
-        (self.next_read, self.stored_end) = (found.first, found.end);
-        self.hungry = found.first < found.end;
-        (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
-        self.room = found.room;
-        self.stats.disk_bytes.store(found.used, Ordering::Relaxed);
-        self.run_due = true;
-        self.ledger.adopt(found.losses, now);
-        if let Some(path) = found.set_aside {
-            tracing::error!(file = %path.display(), "the buffer's file was damaged: set aside, and begun anew");
-            self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
-        }
-        if found.run.is_some_and(|run| !run.clean) {
-            tracing::warn!("weir did not stop in order the last time: what was only in memory then is lost");
-            let id = self.next_id();
-            self.ledger.lose_sealed(Cause::Crash, Loss::UNKNOWN, id, now);
-        }
-        if matches!(&self.disk, Disk::Absent(trouble) if trouble.said.is_some()) {
-            tracing::info!("the buffer has its file again");
-        }
-        self.disk = Disk::Up;
-        self.count();
-    }
-
     /// The next thing to do.
-    pub(in super::super) fn step(&mut self, now: Duration) -> Step {
-        self.armed = Duration::ZERO;
+    pub(in super::super) fn step(&mut self, stamp: Stamp) -> Step {
+        let now = stamp.monotonic;
+        (self.armed, self.looked) = (Duration::ZERO, now);
+        self.ages.trust(stamp);
         match self.closing {
             Closing::Committed => return Step::Work(Job::Close),
             Closing::Closed => return Step::Closed,
@@ -141,14 +58,27 @@ impl Queue {
         if self.seal_in_memory_at().is_some_and(|at| at <= now) {
             self.seal();
         }
+        if self.expire_in_memory_at().is_some_and(|at| at <= now) && matches!(self.closing, Closing::No) {
+            self.expire_in_memory(now);
+            self.count();
+        }
         if self.open_at().is_some_and(|at| at <= now) {
             if let Closing::Asked { tried, .. } = &mut self.closing {
                 *tried = true;
             }
             return Step::Work(Job::Open);
         }
+        let commit = self.commit_at().is_some_and(|at| at <= now);
+        // Neither holds up the other, however often it comes.
+        if !(commit && self.asked_last) {
+            if let Some(job) = self.next_asked(now) {
+                self.asked_last = true;
+                return Step::Work(job);
+            }
+        }
+        self.asked_last = false;
         if self.commit_at().is_some_and(|at| at <= now) {
-            return Step::Work(self.commit(now));
+            return Step::Work(self.commit(stamp));
         }
         if self.read_at().is_some_and(|at| at <= now) {
             return Step::Work(Job::Read { from: self.next_read });
@@ -179,9 +109,12 @@ impl Queue {
             Done::Open(Err(fault)) => {
                 let Disk::Absent(trouble) = &self.disk else { return };
                 self.disk = Disk::Absent(Trouble::after(Some(trouble), &fault, now));
+                self.stats.set_trouble(Some(&fault.to_string()));
             }
             Done::Read(Ok(rows)) => self.read(rows),
             Done::Read(Err(fault)) => self.unread(&fault, now),
+            Done::Look(result) => self.looked_at(result, now),
+            Done::Dead(result) => self.dug_up(result, now),
             Done::Commit(result) => self.committed(result, now),
             Done::Close => self.closing = Closing::Closed,
         }
@@ -201,6 +134,7 @@ impl Queue {
                 );
                 self.ledger.lose(Cause::TooLarge, None, Loss::UNKNOWN, now);
             }
+            self.asks.clear();
             let saved = saved.filter(|saved| saved.len() <= self.settings.saved_max);
             self.closing = Closing::Asked { saved, tried: false };
             self.give_in();
@@ -210,6 +144,7 @@ impl Queue {
     /// Gives up on a disk that will never answer: whoever drives the queue has lost it.
     pub(in super::super) fn abandon(&mut self) {
         self.closing = Closing::Closed;
+        self.asks.clear();
     }
 
     /// Whether closing is done with.
@@ -233,7 +168,15 @@ impl Queue {
         if !matches!(self.closing, Closing::No) {
             return Some(Duration::ZERO);
         }
-        let all = [self.open_at(), self.seal_in_memory_at(), self.commit_at(), self.read_at()];
+        let all = [
+            self.open_at(),
+            self.seal_in_memory_at(),
+            self.expire_in_memory_at(),
+            self.commit_at(),
+            self.read_at(),
+            self.look_at(),
+            (!self.asks.is_empty()).then_some(Duration::ZERO),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -254,6 +197,11 @@ impl Queue {
         wanted.then(|| self.reading.as_ref().map_or(Duration::ZERO, |trouble| trouble.retry))
     }
 
+    fn look_at(&self) -> Option<Duration> {
+        let wanted = self.cursor() < self.stored_end && !self.ages.is_certain();
+        wanted.then(|| self.looked.saturating_add(LOOK_EVERY))
+    }
+
     fn commit_at(&self) -> Option<Duration> {
         let earliest = match &self.disk {
             Disk::Absent(_) => return None,
@@ -265,7 +213,7 @@ impl Queue {
         let backlog = self.cursor() < self.stored_end;
         let oldest = self.out.values().find(|entry| !entry.stored).or(self.tail.front());
         let spill = oldest.map(|entry| {
-            entry.since.saturating_add(commit_every).saturating_add(if backlog {
+            ages::monotonic(entry.since).saturating_add(commit_every).saturating_add(if backlog {
                 Duration::ZERO
             } else {
                 spill_after
@@ -279,185 +227,9 @@ impl Queue {
         });
         let losses = self.ledger.unwritten_since().map(|since| since.saturating_add(commit_every));
         let seal = self.ledger.open_since().map(|since| since.saturating_add(commit_every));
-        let now = self.run_due || self.tail_bytes >= self.settings.memory_soft;
-        let all = [spill, delete, losses, seal.filter(|_| self.gaps_wanted), now.then_some(Duration::ZERO)];
+        let seal = seal.filter(|_| self.gaps_wanted);
+        let now = self.run_due || self.tail_bytes >= self.settings.memory_soft || !self.revived.is_empty();
+        let all = [spill, delete, losses, seal, self.clear_at(), now.then_some(Duration::ZERO)];
         all.into_iter().flatten().min().map(|at| at.max(earliest))
-    }
-
-    fn seal(&mut self) {
-        let (epoch, sequence) = (self.epoch, &mut self.sequence);
-        self.ledger.seal(|| {
-            *sequence += 1;
-            crate::model::Id { epoch, sequence: *sequence }
-        });
-    }
-
-    /// The rows for one commit: what is in memory only, from the oldest on. And whether those are all.
-    fn unstored(&self) -> (Vec<Row>, u64, bool) {
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        for entry in self.out.values().filter(|entry| !entry.stored).chain(&self.tail) {
-            if !rows.is_empty() && bytes + entry.cost() > self.settings.commit_max {
-                return (rows, bytes as u64, false);
-            }
-            bytes += entry.cost();
-            rows.push(entry.row());
-        }
-        (rows, bytes as u64, true)
-    }
-
-    /// The next commit; or, where room must be made for it and the oldest messages are not in memory, their reading.
-    fn commit(&mut self, now: Duration) -> Job {
-        let (rows, mut need, all) = self.unstored();
-        self.writing_last = false;
-        let mut run = self.run_due.then_some(Run { epoch: self.epoch, clean: false, saved: None });
-        if let (Closing::Asked { saved, .. }, true) = (&self.closing, all) {
-            need += saved.as_ref().map_or(0, Vec::len) as u64;
-            run = Some(Run { epoch: self.epoch, clean: true, saved: saved.clone() });
-            self.writing_last = true;
-        }
-        while need > self.room + self.settled_bytes {
-            match self.ahead.pop_front() {
-                Some(Met::Row(row)) => {
-                    self.evicting = true;
-                    self.settle_row(row.bytes.len() + OVERHEAD, now);
-                    self.stats.evicted.fetch_add(1, Ordering::Relaxed);
-                    self.lose(Cause::Evicted, &row.bytes, now);
-                }
-                Some(Met::Damaged(_)) => self.lose_damaged(now),
-                None if self.next_read < self.stored_end
-                    && self.reading.as_ref().is_none_or(|trouble| trouble.retry <= now) =>
-                {
-                    return Job::Read { from: self.next_read };
-                }
-                None => break,
-            }
-        }
-        if self.gaps_wanted {
-            self.seal();
-        }
-        self.writing = rows.iter().map(|row| row.position).collect();
-        self.deleting = (std::mem::take(&mut self.settled), std::mem::take(&mut self.settled_bytes));
-        self.settled_since = None;
-        let delete_below = self.cursor();
-        let keep = self.out.values().filter(|entry| entry.stored).map(|entry| entry.position);
-        Job::Commit(Commit { delete_below, keep: keep.collect(), rows, losses: self.ledger.changes(), run })
-    }
-
-    fn committed(&mut self, result: Result<Committed, Fault>, now: Duration) {
-        let writing = std::mem::take(&mut self.writing);
-        // A disk that takes no writes must not stop the stream.
-        self.evicting = false;
-        self.ledger.written(result.is_ok());
-        let Committed { taken, room, used } = match result {
-            Ok(committed) => committed,
-            Err(fault) => {
-                self.settled += self.deleting.0;
-                self.settled_bytes += self.deleting.1;
-                if self.settled > 0 {
-                    self.settled_since.get_or_insert(now);
-                }
-                return self.fail(&fault, now);
-            }
-        };
-        let complete = taken == writing.len();
-        if complete && matches!(self.disk, Disk::Failing(_)) {
-            tracing::info!("the buffer is on the disk again");
-            self.disk = Disk::Up;
-        }
-        self.stats.disk_bytes.store(used, Ordering::Relaxed);
-        self.stats.commits.fetch_add(1, Ordering::Relaxed);
-        self.stats.spilled.fetch_add(taken as u64, Ordering::Relaxed);
-        for position in writing.iter().take(taken) {
-            self.stored_end = self.stored_end.max(position + 1);
-            if let Some(entry) = self.out.get_mut(position) {
-                entry.stored = true;
-            } else if self.tail.front().is_some_and(|first| first.position == *position) {
-                if let Some(entry) = self.tail.pop_front() {
-                    self.tail_bytes -= entry.cost();
-                }
-            } else {
-                // It was answered for while it was being written.
-                self.settle_row(OVERHEAD, now);
-            }
-        }
-        let had_room = std::mem::replace(&mut self.room, room) > 0;
-        if !complete {
-            // What the store calls room was none for the next row: have the next commit evict for all it adds.
-            self.room = 0;
-            if taken == 0 && self.deleting.0 == 0 && !had_room {
-                let fault = Fault::Failed(
-                    "`max_bytes` is used up, and there is nothing that could be evicted".into(),
-                );
-                self.fail(&fault, now);
-            }
-            return;
-        }
-        self.run_due = false;
-        let all = self.tail.is_empty() && self.out.values().all(|entry| entry.stored);
-        if self.writing_last && all {
-            self.closing = Closing::Committed;
-        }
-    }
-
-    fn read(&mut self, rows: Vec<Met>) {
-        self.hungry = false;
-        self.reading = None;
-        self.next_read = match rows.last() {
-            Some(Met::Row(Row { position, .. }) | Met::Damaged(position)) => position + 1,
-            None => self.stored_end,
-        };
-        self.ahead.extend(rows);
-    }
-
-    fn unread(&mut self, fault: &Fault, now: Duration) {
-        if matches!(fault, Fault::Corrupt(_)) || !matches!(self.closing, Closing::No) {
-            return self.fail(fault, now);
-        }
-        let pause = self.reading.as_ref().map_or(PAUSE.0, |trouble| trouble.pause);
-        if self.reading.is_none() {
-            tracing::warn!("the buffer's file cannot be read just now: {fault}");
-        }
-        self.reading = Some(Trouble { retry: now + pause, pause, said: None });
-    }
-
-    fn fail(&mut self, fault: &Fault, now: Duration) {
-        let previous = match &self.disk {
-            Disk::Up => None,
-            Disk::Failing(trouble) | Disk::Absent(trouble) => Some(trouble),
-        };
-        let trouble = Trouble::after(previous, fault, now);
-        match fault {
-            Fault::Failed(_) => {
-                self.disk = Disk::Failing(trouble);
-                // Written again even if nothing else is: so that it shows when the disk is back.
-                self.run_due = true;
-                if let Closing::Asked { tried, .. } = &mut self.closing {
-                    *tried = true;
-                }
-            }
-            Fault::Corrupt(_) => {
-                self.detach(now);
-                self.disk = Disk::Absent(Trouble { retry: now, ..trouble });
-            }
-        }
-    }
-
-    /// Lets go of a file that is lost, and keeps what memory has of it.
-    fn detach(&mut self, now: Duration) {
-        self.out = std::mem::take(&mut self.out)
-            .into_iter()
-            .map(|(position, entry)| (position, Entry { stored: false, ..entry }))
-            .collect::<BTreeMap<_, _>>();
-        while let Some(met) = self.ahead.pop_back() {
-            if let Met::Row(Row { position, id, bytes }) = met {
-                let entry = Entry { position, id, bytes, since: now, stored: false };
-                self.tail_bytes += entry.cost();
-                self.tail.push_front(entry);
-            }
-        }
-        (self.reading, self.evicting) = (None, false);
-        (self.next_read, self.stored_end) = (Position::MIN, Position::MIN);
-        (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
     }
 }

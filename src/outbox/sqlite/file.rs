@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Error, OpenFlags};
 
 use super::super::store::Fault;
-use super::{PAGE, PROGRAM, Sqlite, VERSION, set};
+use super::{PAGE, PROGRAM, Sqlite, VERSION, dead, marks, set};
 use crate::model::Timestamp;
 
 const SCHEMA: &str = "
@@ -19,6 +19,9 @@ const SCHEMA: &str = "
         readings INTEGER, first INTEGER, last INTEGER, epoch INTEGER, sequence INTEGER);
     CREATE TABLE run (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL, clean INTEGER NOT NULL,
         saved BLOB);";
+
+/// The oldest format that is taken over.
+pub(super) const OLDEST: i64 = 1;
 
 impl Sqlite {
     /// The file's name with something after it.
@@ -101,7 +104,18 @@ fn fill(path: &Path) -> Result<(), Error> {
     set(&connection, "page_size", PAGE as i64)?;
     set(&connection, "auto_vacuum", "INCREMENTAL")?;
     connection.execute_batch(&format!(
-        "BEGIN; {SCHEMA} PRAGMA application_id = {PROGRAM}; PRAGMA user_version = {VERSION}; COMMIT;"
+        "BEGIN; {SCHEMA} {} {} PRAGMA application_id = {PROGRAM}; PRAGMA user_version = {VERSION}; COMMIT;",
+        dead::SCHEMA,
+        marks::SCHEMA
     ))?;
     connection.close().map_err(|(_, error)| error)
+}
+
+/// Makes a file of an older format one of this.
+pub(super) fn upgrade(connection: &Connection) -> Result<(), Error> {
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {} {} PRAGMA user_version = {VERSION}; COMMIT;",
+        dead::SCHEMA,
+        marks::SCHEMA
+    ))
 }

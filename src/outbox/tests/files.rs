@@ -216,7 +216,7 @@ async fn g8_a_file_of_a_newer_format_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     leave_ten(dir.path()).await;
     let file = dir.path().join("outbox.db");
-    Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
     let before = fs::read(&file).unwrap();
     let outbox = open(dir.path()).outbox;
     outbox.append(messages(10..12, 20)).await;
@@ -237,10 +237,14 @@ async fn g8_a_file_with_a_wrong_mark_or_without_a_table_or_a_column_is_set_aside
         "DROP TABLE messages",
         "DROP TABLE losses",
         "DROP TABLE run",
+        "DROP TABLE dead",
+        "DROP TABLE marks",
         "ALTER TABLE messages DROP COLUMN checksum",
         "ALTER TABLE losses DROP COLUMN cause",
         "ALTER TABLE run DROP COLUMN saved",
         "ALTER TABLE run ADD COLUMN more",
+        "ALTER TABLE dead DROP COLUMN reason",
+        "ALTER TABLE marks DROP COLUMN wall",
     ] {
         let dir = tempfile::tempdir().unwrap();
         leave_ten(dir.path()).await;

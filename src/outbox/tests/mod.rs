@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::queue::Settings;
 use super::store::Store;
-use super::{Opened, Outbox, Outgoing};
+use super::{Opened, Outbox, Outgoing, WhenFull};
 use crate::clock::Clock;
 use crate::model::{Body, Gap, Id, Message, Metric, Timestamp, Value};
 use platter::Platter;
@@ -44,6 +44,9 @@ fn small(spill_after: u64, commit_every: u64) -> Settings {
         commit_max: 800,
         message_max: 2_000,
         saved_max: 1_000,
+        max_age: Duration::from_secs(7 * 24 * 3_600),
+        when_full: WhenFull::DropOldest,
+        dead_max: 4_000,
     }
 }
 

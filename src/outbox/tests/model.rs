@@ -165,7 +165,7 @@ impl<'a> World<'a> {
                 self.queue.acknowledge(&[unknown], self.now);
                 self.queue.acknowledge(&again, self.now);
                 self.queue.put_back(&again);
-                self.queue.give_up(unknown, Cause::Refused, self.now);
+                self.queue.give_up(unknown, Cause::Refused, Some("unknown"), stamp(self.now));
             }
             // The model does not forget what was put back: it may be answered for late.
             Op::PutBack(mask) => self.queue.put_back(&chosen(&self.out, *mask)),
@@ -177,7 +177,7 @@ impl<'a> World<'a> {
                 let id = self.out.keys().nth(usize::from(*which) % self.out.len().max(1)).copied();
                 if let Some(id) = id {
                     self.out.remove(&id);
-                    self.queue.give_up(id, Cause::Refused, self.now);
+                    self.queue.give_up(id, Cause::Refused, Some("no"), stamp(self.now));
                 }
             }
             Op::Gaps => self.take_gaps(),
@@ -199,7 +199,7 @@ impl<'a> World<'a> {
             }
             Op::Begin => {
                 self.answer();
-                if let Step::Work(job) = self.queue.step(self.now) {
+                if let Step::Work(job) = self.queue.step(stamp(self.now)) {
                     self.start(job);
                 }
             }
@@ -287,7 +287,7 @@ impl<'a> World<'a> {
     fn work(&mut self) {
         for _ in 0..10_000 {
             self.answer();
-            match self.queue.step(self.now) {
+            match self.queue.step(stamp(self.now)) {
                 Step::Work(job) => self.start(job),
                 Step::Wait(_) => return assert!(!self.queue.wants_work(), "it waits for what it wants"),
                 Step::Closed => return,
@@ -302,7 +302,7 @@ impl<'a> World<'a> {
             Death::BeforeCommit | Death::AfterCommit => {
                 self.answer();
                 self.now += Duration::from_secs(60);
-                match self.queue.step(self.now) {
+                match self.queue.step(stamp(self.now)) {
                     Step::Work(job) => Some(job),
                     _ => None,
                 }
@@ -460,6 +460,6 @@ proptest! {
             commit_max: 10_000,
             ..small(spill_after, 3)
         };
-        play(&|| Box::new(Sqlite::new(dir.path(), 400 << 10)), limits, 1_500, &ops);
+        play(&|| Box::new(Sqlite::new(dir.path(), 440 << 10, 0)), limits, 1_500, &ops);
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::ledger::Record;
-use super::super::store::{Commit, Committed, Fault, Found, Met, Position, Row, Run, Store};
+use super::super::store::{
+    Commit, Committed, Dead, Fault, Found, Kept, Mark, Met, Position, Row, Run, Space, Store,
+};
 use crate::model::Timestamp;
 
 /// What survives: clones are the same platter.
@@ -16,9 +18,14 @@ pub(super) struct Content {
     pub(super) rows: BTreeMap<Position, Row>,
     pub(super) damaged: BTreeSet<Position>,
     pub(super) losses: BTreeMap<i64, Record>,
+    pub(super) dead: BTreeMap<i64, Dead>,
+    pub(super) marks: Vec<Mark>,
     pub(super) run: Option<Run>,
     /// Bytes, each row counted with 40 more.
     pub(super) capacity: u64,
+    /// Whether it must not use more than it has ever used.
+    pub(super) scarce: bool,
+    pub(super) most: u64,
     /// Every commit that became true.
     pub(super) commits: Vec<Commit>,
 }
@@ -29,8 +36,12 @@ impl Platter {
             rows: BTreeMap::new(),
             damaged: BTreeSet::new(),
             losses: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            marks: Vec::new(),
             run: None,
             capacity,
+            scarce: false,
+            most: 0,
             commits: Vec::new(),
         })))
     }
@@ -44,6 +55,15 @@ impl Content {
     fn used(&self) -> u64 {
         self.rows.values().map(|row| row.bytes.len() as u64 + 40).sum()
     }
+
+    fn limit(&self) -> u64 {
+        if self.scarce { self.capacity.min(self.most) } else { self.capacity }
+    }
+
+    fn space(&self) -> Space {
+        let used = self.used();
+        Space { room: self.limit().saturating_sub(used), used, scarce: self.scarce }
+    }
 }
 
 impl Store for Platter {
@@ -52,10 +72,15 @@ impl Store for Platter {
         Ok(Found {
             first: content.rows.first_key_value().map_or(0, |(position, _)| *position),
             end: content.rows.last_key_value().map_or(0, |(position, _)| position + 1),
-            room: content.capacity.saturating_sub(content.used()),
-            used: content.used(),
+            space: content.space(),
             run: content.run.clone(),
             losses: content.losses.clone().into_iter().collect(),
+            dead: content
+                .dead
+                .iter()
+                .map(|(key, dead)| Kept { key: *key, id: dead.id, bytes: dead.cost() })
+                .collect(),
+            marks: content.marks.clone(),
             set_aside: None,
         })
     }
@@ -75,12 +100,17 @@ impl Store for Platter {
         Ok(met.collect())
     }
 
+    fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault> {
+        let content = self.look();
+        Ok(keys.iter().filter_map(|key| Some((*key, content.dead.get(key)?.clone()))).collect())
+    }
+
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Fault> {
         let mut content = self.look();
         content.rows.retain(|position, _| *position >= commit.delete_below || commit.keep.contains(position));
         let mut taken = 0;
         for row in &commit.rows {
-            if content.used() + row.bytes.len() as u64 + 40 > content.capacity {
+            if content.used() + row.bytes.len() as u64 + 40 > content.limit() {
                 break;
             }
             assert_eq!(content.rows.insert(row.position, row.clone()), None, "a position is given once");
@@ -92,12 +122,23 @@ impl Store for Platter {
                 None => content.losses.remove(key),
             };
         }
-        if let (Some(run), true) = (&commit.run, taken == commit.rows.len()) {
+        let complete = taken == commit.rows.len();
+        for (key, dead) in &commit.dead {
+            match dead {
+                Some(dead) => drop(content.dead.insert(*key, dead.clone())),
+                None if complete => drop(content.dead.remove(key)),
+                None => {}
+            }
+        }
+        if let Some(marks) = &commit.marks {
+            content.marks = marks.clone();
+        }
+        if let (Some(run), true) = (&commit.run, complete) {
             content.run = Some(run.clone());
         }
         content.commits.push(commit.clone());
-        let used = content.used();
-        Ok(Committed { taken, room: content.capacity.saturating_sub(used), used })
+        content.most = content.most.max(content.used());
+        Ok(Committed { taken, refused: Vec::new(), space: content.space() })
     }
 
     fn close(&mut self) {}
@@ -141,6 +182,11 @@ impl Store for Faulty {
     fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault> {
         self.check(|which| which.reads)?;
         self.store.read(from, rows, bytes)
+    }
+
+    fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault> {
+        self.check(|which| which.reads)?;
+        self.store.dead(keys)
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Fault> {

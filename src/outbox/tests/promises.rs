@@ -92,7 +92,7 @@ async fn g2_the_writer_wakes_at_most_once_for_a_message_that_was_answered_for_an
     outbox.append(messages([0])).await;
     outbox.acknowledge(&ids(&taken(&outbox).await));
     sleep(Duration::from_secs(20)).await;
-    let now = outbox.shared.clock.monotonic();
+    let now = outbox.shared.clock.now();
     assert!(matches!(outbox.shared.queue().step(now), Step::Wait(None)));
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{advance, sleep};
 
 use super::super::queue::Settings;
-use super::super::store::{Commit, Committed, Fault, Found, Met, Position, Store};
+use super::super::store::{Commit, Committed, Dead, Fault, Found, Met, Position, Store};
 use super::super::{Outbox, PATIENCE};
 use super::platter::Platter;
 use super::{A_MOMENT, ALWAYS, gaps, messages, numbers, open, settings, stored, taken};
@@ -22,6 +22,9 @@ impl Store for Gate {
     }
     fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault> {
         self.0.read(from, rows, bytes)
+    }
+    fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault> {
+        self.0.dead(keys)
     }
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Fault> {
         let _ = (self.1.send(()), self.2.recv());

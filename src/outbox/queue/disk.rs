@@ -1,0 +1,201 @@
+//! What is known of the disk: whether it does what is asked, what it holds, and when to try again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::ledger::Loss;
+use super::super::store::{Fault, Found, Met, Row, Space};
+use super::{Closing, Entry, Ordering, Position, Queue, ages};
+use crate::model::Cause;
+
+/// How long to leave a disk alone that has failed: doubled from the first to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What is known of the disk.
+#[derive(Debug)]
+pub(super) enum Disk {
+    /// It does what is asked.
+    Up,
+    /// It is open, and refused the last commit or read.
+    Failing(Trouble),
+    /// It is not open.
+    Absent(Trouble),
+}
+
+/// When to try again, and what is the matter.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) retry: Duration,
+    pause: Duration,
+    /// What was last said about it, so that it is not said again.
+    said: Option<String>,
+}
+
+impl Disk {
+    pub(super) fn absent() -> Self {
+        Self::Absent(Trouble::default())
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Self::Up)
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent(_))
+    }
+}
+
+impl Trouble {
+    pub(super) fn after(previous: Option<&Self>, fault: &Fault, now: Duration) -> Self {
+        let pause = previous.map_or(PAUSE.0, |previous| (previous.pause * 2).clamp(PAUSE.0, PAUSE.1));
+        let said = fault.to_string();
+        if previous.and_then(|previous| previous.said.as_ref()) != Some(&said) {
+            tracing::error!("the buffer is in memory only: {said}");
+        }
+        Self { retry: now + pause, pause, said: Some(said) }
+    }
+}
+
+impl Queue {
+    /// Takes in what a store holds that has just been opened, and makes it the head of the queue.
+    pub(in super::super) fn attach(&mut self, found: Found, now: Duration) {
+        // What is out goes before the store's first row: it was handed out already, and those were not.
+        let count = Position::try_from(self.out.len()).unwrap_or(Position::MAX);
+        let moved = std::mem::take(&mut self.out);
+        let again = std::mem::take(&mut self.again);
+        for ((old, mut entry), position) in moved.into_iter().zip(found.first.saturating_sub(count)..) {
+            if again.contains(&old) {
+                self.again.insert(position);
+            }
+            (entry.position, entry.stored) = (position, false);
+            self.positions.insert(entry.id, position);
+            self.out.insert(position, entry);
+        }
+        self.next_position = found.end;
+        for entry in &mut self.tail {
+            entry.position = self.next_position;
+            self.next_position += 1;
+        }
+        self.ahead.clear();
+        (self.next_read, self.stored_end) = (found.first, found.end);
+        self.hungry = found.first < found.end;
+        (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
+        self.ages.adopt(found.marks, (found.first < found.end).then_some(found.first), ages::since(now));
+        for entry in &self.tail {
+            self.ages.note(entry.position, entry.since, found.first);
+        }
+        // Those that were sent again were in memory only, and are in no file.
+        self.revived.clear();
+        let dropped = self.dead.adopt(found.dead);
+        self.unburied(dropped);
+        self.purge_below = Position::MIN;
+        self.measure(found.space);
+        self.run_due = true;
+        self.ledger.adopt(found.losses, now);
+        if let Some(path) = found.set_aside {
+            tracing::error!(file = %path.display(), "the buffer's file was damaged: set aside, and begun anew");
+            self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
+        }
+        if found.run.is_some_and(|run| !run.clean) {
+            tracing::warn!("weir did not stop in order the last time: what was only in memory then is lost");
+            let id = self.next_id();
+            self.ledger.lose_sealed(Cause::Crash, Loss::UNKNOWN, id, now);
+        }
+        if matches!(&self.disk, Disk::Absent(trouble) if trouble.said.is_some()) {
+            tracing::info!("the buffer has its file again");
+        }
+        self.is_up();
+        self.count();
+    }
+
+    /// The disk does what is asked.
+    pub(super) fn is_up(&mut self) {
+        self.disk = Disk::Up;
+        self.stats.set_trouble(None);
+    }
+
+    /// Takes note of the space there is.
+    pub(super) fn measure(&mut self, space: Space) {
+        self.room = space.room;
+        self.stats.disk_bytes.store(space.used, Ordering::Relaxed);
+        self.stats.below_min_free.store(space.scarce, Ordering::Relaxed);
+        match (std::mem::replace(&mut self.scarce, space.scarce), space.scarce) {
+            (false, true) => tracing::warn!(
+                "less than `min_free` is free on the disk of `state_dir`: the buffer's file does not grow until there \
+                 is more"
+            ),
+            (true, false) => {
+                tracing::info!("enough is free on the disk of `state_dir` again: the buffer may grow")
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in rows that were read to be handed out.
+    pub(super) fn read(&mut self, rows: Vec<Met>) {
+        self.hungry = false;
+        self.reading = None;
+        self.next_read = match rows.last() {
+            Some(Met::Row(Row { position, .. }) | Met::Damaged(position)) => position + 1,
+            None => self.stored_end,
+        };
+        self.ahead.extend(rows);
+    }
+
+    pub(super) fn unread(&mut self, fault: &Fault, now: Duration) {
+        if matches!(fault, Fault::Corrupt(_)) || !matches!(self.closing, Closing::No) {
+            return self.fail(fault, now);
+        }
+        let pause = self.reading.as_ref().map_or(PAUSE.0, |trouble| trouble.pause);
+        if self.reading.is_none() {
+            tracing::warn!("the buffer's file cannot be read just now: {fault}");
+        }
+        self.reading = Some(Trouble { retry: now + pause, pause, said: None });
+    }
+
+    /// Leaves the disk alone for a while, or lets go of a file that is damaged.
+    pub(super) fn fail(&mut self, fault: &Fault, now: Duration) {
+        let previous = match &self.disk {
+            Disk::Up => None,
+            Disk::Failing(trouble) | Disk::Absent(trouble) => Some(trouble),
+        };
+        let trouble = Trouble::after(previous, fault, now);
+        self.stats.set_trouble(Some(&fault.to_string()));
+        match fault {
+            Fault::Failed(_) => {
+                self.disk = Disk::Failing(trouble);
+                // Written again even if nothing else is: so that it shows when the disk is back.
+                self.run_due = true;
+                if let Closing::Asked { tried, .. } = &mut self.closing {
+                    *tried = true;
+                }
+            }
+            Fault::Corrupt(_) => {
+                self.detach(now);
+                self.disk = Disk::Absent(Trouble { retry: now, ..trouble });
+            }
+        }
+    }
+
+    /// Lets go of a file that is lost, and keeps what memory has of it.
+    fn detach(&mut self, now: Duration) {
+        self.out = std::mem::take(&mut self.out)
+            .into_iter()
+            .map(|(position, entry)| (position, Entry { stored: false, ..entry }))
+            .collect::<BTreeMap<_, _>>();
+        while let Some(met) = self.ahead.pop_back() {
+            if let Met::Row(Row { position, id, bytes }) = met {
+                let since = self.ages.since(position).min(ages::since(now));
+                let entry = Entry { position, id, bytes, since, stored: false };
+                self.tail_bytes += entry.cost();
+                self.tail.push_front(entry);
+            }
+        }
+        (self.reading, self.evicting) = (None, false);
+        self.revived.clear();
+        self.dead.forget();
+        self.purge_below = Position::MIN;
+        (self.next_read, self.stored_end) = (Position::MIN, Position::MIN);
+        (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
+    }
+}

@@ -1,0 +1,66 @@
+//! How much room there is: in the file, and on the disk around it.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Error};
+
+use super::super::store::Space;
+use super::{PAGE, RESERVE, Sqlite, number, unsigned};
+
+/// The floor under the disk's free space. While less is free the file does not grow.
+#[derive(Debug)]
+pub(in super::super) struct Floor {
+    pub(super) directory: PathBuf,
+    pub(super) min_free: u64,
+    /// How many bytes are free in a directory, where that can be told. A test puts another in its place.
+    pub(in super::super) free: fn(&Path) -> Option<u64>,
+    pub(super) scarce: bool,
+}
+
+impl Floor {
+    pub(super) fn new(directory: &Path, min_free: u64) -> Self {
+        Self { directory: directory.to_owned(), min_free, free, scarce: false }
+    }
+
+    /// Looks at the disk.
+    pub(super) fn look(&mut self) {
+        // Somewhat more must be free before it is enough again: it must not be said at every other commit.
+        let enough =
+            if self.scarce { self.min_free.saturating_add(self.min_free / 16) } else { self.min_free };
+        self.scarce = (self.free)(&self.directory).is_some_and(|free| free < enough);
+    }
+}
+
+/// What a user without privileges may still write there.
+fn free(directory: &Path) -> Option<u64> {
+    let path = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `statvfs` is plain data for which all zeroes is valid, and the call only writes into it; the path ends
+    // with a zero.
+    #[expect(unsafe_code, reason = "no safe wrapper of statvfs is in the tree")]
+    let (done, found) = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut found) == 0, found)
+    };
+    #[expect(clippy::useless_conversion, reason = "the fields are narrower on 32 bits")]
+    done.then(|| u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+}
+
+impl Sqlite {
+    /// What the queue is told of it.
+    pub(super) fn space(&self, connection: &Connection) -> Result<Space, Error> {
+        let (used, _, free) = self.pages(connection)?;
+        Ok(Space { room: free * PAGE / 8 * 7, used: used * PAGE, scarce: self.floor.scarce })
+    }
+
+    /// How many pages are used, how many of the file are not, and how many messages may still use.
+    pub(super) fn pages(&self, connection: &Connection) -> Result<(u64, u64, u64), Error> {
+        let pages = unsigned(number(connection, "PRAGMA page_count")?);
+        let unused = unsigned(number(connection, "PRAGMA freelist_count")?);
+        let used = pages.saturating_sub(unused);
+        let dead = self.dead_max.saturating_sub(self.dead_bytes) / PAGE;
+        let free = self.pages_max.saturating_sub(used + RESERVE + dead);
+        Ok((used, unused, if self.floor.scarce { free.min(unused) } else { free }))
+    }
+}
