@@ -10,6 +10,7 @@
 
 pub mod backoff;
 pub mod collect;
+mod device;
 pub mod forward;
 mod intake;
 mod passing;

@@ -5,7 +5,8 @@
 
 use minicbor::{Decode, Encode};
 
-use super::series::{SeriesTable, Source, Told, Windows};
+use super::device::{Told, Windows};
+use super::series::{SeriesTable, Source};
 use crate::model::{Body, Message, Stamp, Timestamp};
 use crate::window::{Group, Owner};
 

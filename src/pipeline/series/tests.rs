@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::filter::Rule;
-use crate::model::{Body, Value};
+use crate::model::{Body, Reading, Value};
 use crate::pattern::Pattern;
 use crate::window::Shape;
 

@@ -1,0 +1,278 @@
+//! One device of a source: its series, their filters and windows, and how far its own time has come.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::series::{Rules, Terms};
+use crate::filter::Chain;
+use crate::model::{Message, Reading, Stamp, Timestamp};
+use crate::window::{self, Group, Owner, Taken};
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) name: Box<str>,
+    /// A few as a rule, which are found sooner by their order than by a hash.
+    series: BTreeMap<Box<str>, Series>,
+    pub(super) groups: Vec<Windows>,
+    /// The greatest device time seen.
+    pub(super) watermark: Option<Timestamp>,
+    /// Monotonic time of its last reading.
+    pub(super) heard: Duration,
+}
+
+/// A device's windows under one entry, in one kind of time.
+#[derive(Debug)]
+pub(super) struct Windows {
+    pub(super) entry: usize,
+    pub(super) told: Told,
+    pub(super) group: Group,
+}
+
+/// Who told the time of a reading, and so what closes its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub(super) enum Told {
+    /// The device: its own later readings close the window, or its silence.
+    #[n(0)]
+    ByDevice,
+    /// Our clock, at arrival: the clock closes the window.
+    #[n(1)]
+    ByArrival,
+}
+
+#[derive(Debug)]
+struct Series {
+    chain: Chain,
+    /// The `[[windows]]` entry that takes it.
+    entry: Option<usize>,
+    /// Its group and column in its device, by [`Told`], once it had a reading of that kind.
+    places: [Option<(usize, usize)>; 2],
+}
+
+impl Device {
+    /// One without series.
+    pub(super) fn new(name: &str) -> Self {
+        let (series, groups) = (BTreeMap::new(), Vec::new());
+        Self { name: name.into(), series, groups, watermark: None, heard: Duration::ZERO }
+    }
+
+    /// How many series it has.
+    pub(super) fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Takes a reading. Gives its time where it is to be passed through.
+    pub(super) fn take(
+        &mut self,
+        source: &str,
+        reading: &Reading<'_>,
+        arrival: Stamp,
+        terms: &mut Terms,
+        messages: &mut Vec<Message>,
+    ) -> Option<Timestamp> {
+        self.heard = arrival.monotonic;
+        self.come_back(source, arrival, terms, messages);
+        let (time, told) = self.time(source, reading, arrival, terms);
+        if told == Told::ByDevice && self.watermark.is_none_or(|watermark| watermark < time) {
+            self.watermark = Some(time);
+            self.close_passed(source, time, arrival.synced, terms, messages);
+        }
+        let Self { name, series, groups, watermark, .. } = self;
+        let known = match series.get_mut(reading.metric) {
+            Some(known) => known,
+            None => {
+                if !terms.has_room(source, reading.device) {
+                    return None;
+                }
+                terms.admit();
+                let compiled = Series::compile(&terms.rules, reading);
+                series.entry(reading.metric.into()).or_insert(compiled)
+            }
+        };
+        if !known.chain.passes(&reading.value) {
+            terms.stats.held_back.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let Some(entry) = known.entry else { return Some(time) };
+        let window = &terms.rules.windows[entry];
+        let (group, column) = *known.places[told as usize].get_or_insert_with(|| {
+            let found = groups.iter().position(|windows| windows.entry == entry && windows.told == told);
+            let group = found.unwrap_or_else(|| {
+                let mut group = Group::new();
+                if let (Told::ByDevice, Some(watermark)) = (told, *watermark) {
+                    group.advance(window.shape.closed_at(watermark));
+                }
+                groups.push(Windows { entry, told, group });
+                groups.len() - 1
+            });
+            (group, groups[group].group.column(reading.metric, reading.unit))
+        });
+        let windows = &mut groups[group];
+        let was_idle = windows.group.is_idle();
+        match windows.group.add(&window.shape, column, time, reading.value, arrival.synced) {
+            Taken::Yes => {}
+            Taken::Late => {
+                if let Some(count) = terms.stats.late.count() {
+                    let (device, window) = (&**name, &*window.name);
+                    tracing::error!(
+                        source,
+                        device,
+                        window,
+                        count,
+                        "reading refused: its window is closed already"
+                    );
+                }
+            }
+            Taken::NoNumber => {
+                if let Some(count) = terms.stats.no_number.count() {
+                    let (device, metric, window) = (&**name, reading.metric, &*window.name);
+                    tracing::error!(
+                        source,
+                        device,
+                        metric,
+                        window,
+                        count,
+                        "reading refused: it is no number, and the window's aggregates take nothing else"
+                    );
+                }
+            }
+        }
+        let keep_readings = window.keep_readings;
+        if was_idle {
+            if let Some(deadline) = windows.deadline(&window.shape, self.heard, arrival) {
+                terms.wake_by(deadline);
+            }
+        }
+        keep_readings.then_some(time)
+    }
+
+    /// The reading's time, and who told it.
+    fn time(&self, source: &str, reading: &Reading<'_>, arrival: Stamp, terms: &Terms) -> (Timestamp, Told) {
+        let Some(time) = reading.time else { return (arrival.wall, Told::ByArrival) };
+        if arrival.synced && time > arrival.wall.after(terms.rules.max_ahead) {
+            if let Some(count) = terms.stats.ahead.count() {
+                let device = &*self.name;
+                tracing::warn!(
+                    source, device, count, ahead = ?time.since(arrival.wall),
+                    "the device's time lies too far ahead; arrival takes its place"
+                );
+            }
+            return (arrival.wall, Told::ByArrival);
+        }
+        (time, Told::ByDevice)
+    }
+
+    /// Forgets a watermark that lies too far ahead of a clock that is trusted: it was set while there was none.
+    fn come_back(&mut self, source: &str, arrival: Stamp, terms: &Terms, messages: &mut Vec<Message>) {
+        let latest = arrival.wall.after(terms.rules.max_ahead);
+        if !arrival.synced || self.watermark.is_none_or(|watermark| watermark <= latest) {
+            return;
+        }
+        self.watermark = None;
+        for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
+            let entry = &terms.rules.windows[windows.entry];
+            let owner = Owner { source, device: &self.name, window: &entry.name };
+            windows.group.close_all(&entry.shape, owner, terms.running_since[windows.entry], true, messages);
+            windows.group.rewind();
+        }
+    }
+
+    /// Closes what the device's own time has passed.
+    fn close_passed(
+        &mut self,
+        source: &str,
+        time: Timestamp,
+        synced: bool,
+        terms: &Terms,
+        messages: &mut Vec<Message>,
+    ) {
+        for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
+            let entry = &terms.rules.windows[windows.entry];
+            let until = entry.shape.closed_at(time);
+            windows.group.advance(until);
+            if windows.group.first_end(&entry.shape).is_some_and(|end| end <= until) {
+                let owner = Owner { source, device: &self.name, window: &entry.name };
+                windows.group.close(
+                    &entry.shape,
+                    owner,
+                    until,
+                    terms.running_since[windows.entry],
+                    synced,
+                    messages,
+                );
+            }
+        }
+    }
+
+    /// Closes every open window, whether it is over or not.
+    pub(super) fn close_all(&mut self, source: &str, rules: &Rules, messages: &mut Vec<Message>) {
+        for windows in &mut self.groups {
+            let entry = &rules.windows[windows.entry];
+            let owner = Owner { source, device: &self.name, window: &entry.name };
+            messages.extend(windows.group.summaries(&entry.shape, owner));
+            windows.group = Group::new();
+        }
+    }
+
+    /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
+    pub(super) fn close_due(
+        &mut self,
+        source: &str,
+        now: Stamp,
+        terms: &mut Terms,
+        messages: &mut Vec<Message>,
+    ) {
+        for windows in self.groups.iter_mut().filter(|windows| !windows.group.is_idle()) {
+            let entry = &terms.rules.windows[windows.entry];
+            let owner = Owner { source, device: &self.name, window: &entry.name };
+            match windows.told {
+                Told::ByArrival => {
+                    let until = entry.shape.closed_at(now.wall);
+                    windows.group.close(
+                        &entry.shape,
+                        owner,
+                        until,
+                        terms.running_since[windows.entry],
+                        now.synced,
+                        messages,
+                    );
+                }
+                Told::ByDevice if now.monotonic >= self.heard + entry.shape.silence() => {
+                    windows.group.close_all(
+                        &entry.shape,
+                        owner,
+                        terms.running_since[windows.entry],
+                        now.synced,
+                        messages,
+                    );
+                }
+                Told::ByDevice => {}
+            }
+            if let Some(deadline) = windows.deadline(&entry.shape, self.heard, now) {
+                terms.wake_by(deadline);
+            }
+        }
+    }
+}
+
+impl Windows {
+    /// The monotonic time at which its first window is due, as far as one can tell now; `None` while none is open.
+    pub(super) fn deadline(&self, shape: &window::Shape, heard: Duration, now: Stamp) -> Option<Duration> {
+        let end = self.group.first_end(shape)?;
+        Some(match self.told {
+            Told::ByArrival => now.monotonic + end.after(shape.lateness()).since(now.wall),
+            Told::ByDevice => heard + shape.silence(),
+        })
+    }
+}
+
+impl Series {
+    fn compile(rules: &Rules, reading: &Reading<'_>) -> Self {
+        let (device, metric) = (reading.device, reading.metric);
+        Self {
+            chain: Chain::of(&rules.filters, device, metric),
+            entry: rules.windows.iter().position(|window| window.pattern.matches(device, metric)),
+            places: [None; 2],
+        }
+    }
+}
