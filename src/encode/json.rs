@@ -51,6 +51,9 @@ impl Serialize for Wire<'_> {
             }
             Body::Values { time } => map.serialize_entry("time", &time.0)?,
         }
+        if let Some(ahead) = message.ahead {
+            map.serialize_entry("ahead", &ahead)?;
+        }
         if !message.synced {
             map.serialize_entry("synced", &false)?;
         }
@@ -175,6 +178,8 @@ mod tests {
             }],
             readings: 10,
             synced: true,
+            era: None,
+            ahead: None,
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "gw-042", &message, &mut payload);
@@ -199,6 +204,8 @@ mod tests {
             metrics: vec![],
             readings: 0,
             synced: false,
+            era: None,
+            ahead: None,
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "g", &message, &mut payload);
@@ -207,6 +214,7 @@ mod tests {
         ));
 
         message.body = Body::Values { time: Timestamp(7) };
+        message.ahead = Some(1);
         message.metrics = vec![Metric {
             name: "door".into(),
             unit: None,
@@ -214,7 +222,10 @@ mod tests {
         }];
         let mut payload = Vec::new();
         Format::Json.message(ID, "g", &message, &mut payload);
-        assert!(text(payload).ends_with(r#""time":7,"synced":false,"metrics":{"door":{"value":true}}}"#));
+        assert!(
+            text(payload)
+                .ends_with(r#""time":7,"ahead":1,"synced":false,"metrics":{"door":{"value":true}}}"#)
+        );
     }
 
     #[test]

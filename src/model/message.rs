@@ -3,7 +3,7 @@ use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-use super::{Timestamp, Value};
+use super::{Era, Shift, Timestamp, Value};
 
 /// What names a message for ever: `epoch-sequence`, never given twice by one gateway. Opaque to receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -43,9 +43,16 @@ pub struct Message {
     /// How many readings went into it, for the loss ledger.
     #[n(4)]
     pub readings: u64,
-    /// Whether the clock was trusted when its times were stamped. False says `"synced":false` on the wire.
+    /// Whether the clock was trusted when its readings arrived. False says `"synced":false` on the wire: arrival times
+    /// are provisional, and device times could not be held against anything.
     #[n(5)]
     pub synced: bool,
+    /// Of arrival times that were stamped before the clock was trusted: whose.
+    #[n(6)]
+    pub era: Option<Era>,
+    /// How many readings bore a time too far ahead and were given that of their arrival; `None` for none.
+    #[n(7)]
+    pub ahead: Option<u64>,
 }
 
 /// What a message says of its time.
@@ -116,6 +123,20 @@ impl Message {
         minicbor::decode(bytes)
     }
 
+    /// Moves its times to where they belong, once: only those of this era, which are provisional no longer.
+    pub fn shift(&mut self, shift: Shift) {
+        if self.era != Some(shift.era) {
+            return;
+        }
+        match &mut self.body {
+            Body::Window { start, end, .. } => {
+                (*start, *end) = (start.moved(shift.by), end.moved(shift.by));
+            }
+            Body::Values { time } => *time = time.moved(shift.by),
+        }
+        (self.synced, self.era) = (true, None);
+    }
+
     /// The first and last millisecond that it speaks of.
     #[must_use]
     pub fn range(&self) -> (Timestamp, Timestamp) {
@@ -154,6 +175,8 @@ mod tests {
             metrics,
             readings: 5,
             synced: false,
+            era: Some(Era(u64::MAX)),
+            ahead: Some(2),
         };
         assert_eq!(Message::from_bytes(&message.to_bytes()).unwrap(), message);
         message.body = Body::Window {
@@ -174,13 +197,76 @@ mod tests {
             body: Body::Values { time: Timestamp(1) },
             metrics: vec![],
             readings: 1,
-            synced: true,
+            synced: false,
+            era: Some(Era(1)),
+            ahead: Some(1),
         };
         let mut bytes = message.to_bytes();
-        assert_eq!(bytes[0], 0x86, "an array of six");
-        bytes[0] = 0x87;
+        assert_eq!(bytes[0], 0x88, "an array of eight");
+        bytes[0] = 0x89;
         bytes.push(0x18);
         bytes.push(0x2a);
         assert_eq!(Message::from_bytes(&bytes).unwrap(), message);
+    }
+
+    /// What a weir before eras knew of a message.
+    #[derive(Decode)]
+    struct Older {
+        #[n(4)]
+        readings: u64,
+        #[n(5)]
+        synced: bool,
+    }
+
+    #[test]
+    fn an_older_weir_reads_a_message_of_an_era() {
+        let mut message = Message {
+            source: "line".into(),
+            device: "boiler".into(),
+            body: Body::Values { time: Timestamp(1) },
+            metrics: vec![],
+            readings: 3,
+            synced: false,
+            era: Some(Era(7)),
+            ahead: Some(1),
+        };
+        let older: Older = minicbor::decode(&message.to_bytes()).unwrap();
+        assert_eq!((older.readings, older.synced), (3, false));
+        (message.era, message.ahead) = (None, None);
+        assert_eq!(message.to_bytes()[0], 0x86, "what is not said takes no room");
+    }
+
+    #[test]
+    fn a_shift_moves_the_times_of_its_era_once_and_no_others() {
+        let body = Body::Window {
+            name: "fine".into(),
+            start: Timestamp(10_000),
+            end: Timestamp(20_000),
+            partial: true,
+            late: 0,
+        };
+        let mut message = Message {
+            source: "line".into(),
+            device: "boiler".into(),
+            body,
+            metrics: vec![],
+            readings: 1,
+            synced: false,
+            era: Some(Era(7)),
+            ahead: None,
+        };
+        let before = message.clone();
+        message.shift(Shift { era: Era(8), by: 5 });
+        assert_eq!(message, before);
+        for _ in 0..2 {
+            message.shift(Shift { era: Era(7), by: 1_795_422_500_000 });
+            assert_eq!(message.range(), (Timestamp(1_795_422_510_000), Timestamp(1_795_422_520_000)));
+            assert!(message.synced);
+        }
+        message.era = None;
+        message.synced = false;
+        let device_times = message.clone();
+        message.shift(Shift { era: Era(7), by: 1 });
+        assert_eq!(message, device_times);
     }
 }

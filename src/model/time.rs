@@ -15,6 +15,24 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// This time moved by so many milliseconds, either way, saturating.
+    #[must_use]
+    pub fn moved(self, by: i64) -> Self {
+        Self(self.0.saturating_add(by))
+    }
+
+    /// This time less `duration`, saturating.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How far this and `other` are apart.
+    #[must_use]
+    pub fn distance(self, other: Self) -> Duration {
+        self.since(other).max(other.since(self))
+    }
+
     /// How long after `earlier` this is; zero where it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -37,4 +55,19 @@ pub struct Stamp {
     pub monotonic: Duration,
     /// Whether the wall clock has been trusted by now.
     pub synced: bool,
+}
+
+/// One reckoning of provisional time: the times that a gateway stamps while nothing has set its clock lie on one line,
+/// over restarts of the agent too, as long as the machine runs. What lies on the same line is off by the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(transparent)]
+pub struct Era(#[n(0)] pub u64);
+
+/// By how much an era's times are off, known once the clock is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// Whose times.
+    pub era: Era,
+    /// What to add to them, in milliseconds.
+    pub by: i64,
 }

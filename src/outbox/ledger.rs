@@ -33,10 +33,11 @@ impl Loss {
     /// One message that nobody can read.
     pub(super) const UNREADABLE: Self = Self { messages: Some(1), readings: None, from: None, to: None };
 
-    /// The loss of `message`.
+    /// The loss of `message`. Where its times are provisional it has none: 1970 would pass for the truth.
     pub(super) fn of(message: &Message) -> Self {
-        let (from, to) = message.range();
-        Self { messages: Some(1), readings: Some(message.readings), from: Some(from), to: Some(to) }
+        let range = message.era.is_none().then(|| message.range());
+        let (from, to) = range.unzip();
+        Self { messages: Some(1), readings: Some(message.readings), from, to }
     }
 
     fn merge(&mut self, other: Self) {

@@ -257,18 +257,28 @@ impl Outbox {
 
     /// Waits for messages to send and hands out the next, in order: at most `messages`, and at most `bytes` of their
     /// compact form; one is always allowed. Cancel-safe.
+    ///
+    /// Provisional times of this boot are shifted where the clock is trusted by the time that their message is first
+    /// handed out; on the disk they stay as they were. Handed out again in this run, a message is what it was.
     pub async fn next(&self, messages: usize, bytes: usize) -> Vec<Outgoing> {
         let shared = &*self.shared;
         let take = |queue: &mut Queue| {
-            let taken = queue.take(messages.max(1), bytes, shared.clock.monotonic());
+            let shifts = shared.clock.shift().is_some();
+            let taken = queue.take(messages.max(1), bytes, shifts, shared.clock.monotonic());
             (!taken.is_empty()).then_some(taken)
         };
         loop {
             let taken = shared.wait(&shared.ready, take).await;
             let mut outgoing = Vec::with_capacity(taken.len());
-            for (id, bytes) in taken {
+            for (id, bytes, shifts) in taken {
                 match Message::from_bytes(&bytes) {
-                    Ok(message) => outgoing.push(Outgoing { id, message }),
+                    Ok(mut message) => {
+                        // It is measured once in a boot, so this is the same every time.
+                        if let Some(shift) = shared.clock.shift().filter(|_| shifts) {
+                            message.shift(shift);
+                        }
+                        outgoing.push(Outgoing { id, message });
+                    }
                     Err(error) => {
                         tracing::error!(%id, %error, "a message cannot be read: it is lost, and reported as a gap");
                         let now = shared.clock.now();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::passing::Passed;
 use super::series::{Rules, Terms};
 use crate::filter::Chain;
-use crate::model::{Message, Reading, Stamp, Timestamp};
+use crate::model::{Body, Era, Message, Reading, Stamp, Timestamp};
 use crate::window::{self, Group, Owner, Taken};
 
 #[derive(Debug)]
@@ -69,10 +70,12 @@ impl Device {
         arrival: Stamp,
         terms: &mut Terms,
         messages: &mut Vec<Message>,
-    ) -> Option<Timestamp> {
+    ) -> Option<Passed> {
         self.heard = arrival.monotonic;
         self.come_back(source, arrival, terms, messages);
         let (time, told) = self.time(source, reading, arrival, terms);
+        let ahead = told == Told::ByArrival && reading.time.is_some();
+        let passed = Passed { time, era: terms.era(told), ahead };
         if told == Told::ByDevice && self.watermark.is_none_or(|watermark| watermark < time) {
             self.watermark = Some(time);
             self.close_passed(source, time, arrival.synced, terms, messages);
@@ -93,15 +96,20 @@ impl Device {
             terms.stats.held_back.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let Some(entry) = known.entry else { return Some(time) };
+        let Some(entry) = known.entry else { return Some(passed) };
         let window = &terms.rules.windows[entry];
         let (group, column) = *known.places[told as usize].get_or_insert_with(|| {
             let found = groups.iter().position(|windows| windows.entry == entry && windows.told == told);
             let group = found.unwrap_or_else(|| {
-                let mut group = Group::new();
-                if let (Told::ByDevice, Some(watermark)) = (told, *watermark) {
-                    group.advance(window.shape.closed_at(watermark));
-                }
+                let group = match (told, *watermark) {
+                    (Told::ByArrival, _) => Group::after(terms.sent_before.clone()),
+                    (Told::ByDevice, None) => Group::new(),
+                    (Told::ByDevice, Some(watermark)) => {
+                        let mut group = Group::new();
+                        group.advance(window.shape.closed_at(watermark));
+                        group
+                    }
+                };
                 groups.push(Windows { entry, told, group });
                 groups.len() - 1
             });
@@ -110,6 +118,7 @@ impl Device {
         let windows = &mut groups[group];
         let was_idle = windows.group.is_idle();
         match windows.group.add(&window.shape, column, time, reading.value, arrival.synced) {
+            Taken::Yes if ahead => windows.group.was_ahead(),
             Taken::Yes => {}
             Taken::Late => {
                 if let Some(count) = terms.stats.late.count() {
@@ -143,7 +152,7 @@ impl Device {
                 terms.wake_by(deadline);
             }
         }
-        keep_readings.then_some(time)
+        keep_readings.then_some(passed)
     }
 
     /// The reading's time, and who told it.
@@ -169,12 +178,8 @@ impl Device {
             return;
         }
         self.watermark = None;
-        for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
-            let entry = &terms.rules.windows[windows.entry];
-            let owner = Owner { source, device: &self.name, window: &entry.name };
-            windows.group.close_all(&entry.shape, owner, terms.running_since[windows.entry], true, messages);
-            windows.group.rewind();
-        }
+        self.break_off(source, Told::ByDevice, None, &terms.rules, messages);
+        self.rewind(Told::ByDevice);
     }
 
     /// Closes what the device's own time has passed.
@@ -186,32 +191,64 @@ impl Device {
         terms: &Terms,
         messages: &mut Vec<Message>,
     ) {
-        for windows in self.groups.iter_mut().filter(|windows| windows.told == Told::ByDevice) {
+        for at in 0..self.groups.len() {
+            let windows = &mut self.groups[at];
+            if windows.told != Told::ByDevice {
+                continue;
+            }
             let entry = &terms.rules.windows[windows.entry];
             let until = entry.shape.closed_at(time);
             windows.group.advance(until);
             if windows.group.first_end(&entry.shape).is_some_and(|end| end <= until) {
-                let owner = Owner { source, device: &self.name, window: &entry.name };
-                windows.group.close(
-                    &entry.shape,
-                    owner,
-                    until,
-                    terms.running_since[windows.entry],
-                    synced,
-                    messages,
-                );
+                let owner = Owner { source, device: &self.name, window: &entry.name, era: None };
+                let (since, before) = (terms.since(windows.entry, Told::ByDevice), messages.len());
+                windows.group.close(&entry.shape, owner, until, since, synced, messages);
+                self.mark_shared(at, &mut messages[before..]);
             }
         }
     }
 
-    /// Closes every open window, whether it is over or not.
-    pub(super) fn close_all(&mut self, source: &str, rules: &Rules, messages: &mut Vec<Message>) {
-        for windows in &mut self.groups {
-            let entry = &rules.windows[windows.entry];
-            let owner = Owner { source, device: &self.name, window: &entry.name };
-            messages.extend(windows.group.summaries(&entry.shape, owner));
-            windows.group = Group::new();
+    /// Has windows say partial that have only a part of their readings, as the device told the time of some and not of
+    /// others: each kind has a message of its own.
+    fn mark_shared(&self, at: usize, messages: &mut [Message]) {
+        let Some(Windows { entry, told, .. }) = self.groups.get(at) else { return };
+        for other in self.groups.iter().filter(|other| other.entry == *entry && other.told != *told) {
+            for message in &mut *messages {
+                if let Body::Window { start, partial, .. } = &mut message.body {
+                    *partial |= other.group.has(*start);
+                }
+            }
         }
+    }
+
+    /// Closes every window that is open by times told so, as partial.
+    pub(super) fn break_off(
+        &mut self,
+        source: &str,
+        told: Told,
+        era: Option<Era>,
+        rules: &Rules,
+        messages: &mut Vec<Message>,
+    ) {
+        for windows in self.groups.iter_mut().filter(|windows| windows.told == told) {
+            let entry = &rules.windows[windows.entry];
+            let owner = Owner { source, device: &self.name, window: &entry.name, era };
+            windows.group.break_off(&entry.shape, owner, messages);
+        }
+    }
+
+    /// Lets windows by times told so be opened again.
+    pub(super) fn rewind(&mut self, told: Told) {
+        self.groups
+            .iter_mut()
+            .filter(|windows| windows.told == told)
+            .for_each(|windows| windows.group.rewind());
+    }
+
+    /// The end of the last window by arrival that was sent and over by `now`, about.
+    pub(super) fn last_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let by_arrival = self.groups.iter().filter(|windows| windows.told == Told::ByArrival);
+        by_arrival.filter_map(|windows| windows.group.last_end(now)).max()
     }
 
     /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
@@ -222,33 +259,28 @@ impl Device {
         terms: &mut Terms,
         messages: &mut Vec<Message>,
     ) {
-        for windows in self.groups.iter_mut().filter(|windows| !windows.group.is_idle()) {
+        for at in 0..self.groups.len() {
+            let windows = &mut self.groups[at];
+            if windows.group.is_idle() {
+                continue;
+            }
             let entry = &terms.rules.windows[windows.entry];
-            let owner = Owner { source, device: &self.name, window: &entry.name };
-            match windows.told {
+            let (told, since, before) =
+                (windows.told, terms.since(windows.entry, windows.told), messages.len());
+            let owner = Owner { source, device: &self.name, window: &entry.name, era: terms.era(told) };
+            match told {
                 Told::ByArrival => {
                     let until = entry.shape.closed_at(now.wall);
-                    windows.group.close(
-                        &entry.shape,
-                        owner,
-                        until,
-                        terms.running_since[windows.entry],
-                        now.synced,
-                        messages,
-                    );
+                    windows.group.close(&entry.shape, owner, until, since, now.synced, messages);
                 }
                 Told::ByDevice if now.monotonic >= self.heard + entry.shape.silence() => {
-                    windows.group.close_all(
-                        &entry.shape,
-                        owner,
-                        terms.running_since[windows.entry],
-                        now.synced,
-                        messages,
-                    );
+                    windows.group.close_all(&entry.shape, owner, since, now.synced, messages);
                 }
                 Told::ByDevice => {}
             }
-            if let Some(deadline) = windows.deadline(&entry.shape, self.heard, now) {
+            let deadline = windows.deadline(&entry.shape, self.heard, now);
+            self.mark_shared(at, &mut messages[before..]);
+            if let Some(deadline) = deadline {
                 terms.wake_by(deadline);
             }
         }

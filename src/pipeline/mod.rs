@@ -13,6 +13,7 @@ pub mod collect;
 mod device;
 pub mod forward;
 mod intake;
+mod line;
 mod passing;
 pub mod process;
 mod saved;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::encode::Format;
 use crate::outbox::{Opened, Outbox};
@@ -78,7 +79,7 @@ pub async fn run_with<U: Uplink>(
     }
     let Opened { outbox, saved } = Outbox::open(&config.buffer, &config.gateway.state_dir, clock.clone());
     let process_stats = Arc::default();
-    let table = SeriesTable::new(rules(&config), clock.now(), Arc::clone(&process_stats));
+    let table = SeriesTable::new(rules(&config), clock.now(), clock.era(), Arc::clone(&process_stats));
     let table = resume(table, saved, &outbox, &clock).await;
     let forward_stats = Arc::default();
 
@@ -104,7 +105,7 @@ pub async fn run_with<U: Uplink>(
     let agent = Agent { uplink, intake, work, processing, ways, way: None };
     let ((), (table, next)) = tokio::join!(forwarding, agent.obey(config, orders, ready));
     let saved = match table {
-        Some(table) => save(table, &outbox).await,
+        Some(table) => save(table, &outbox, &clock).await,
         None => None,
     };
     outbox.close(saved).await;
@@ -215,7 +216,7 @@ async fn resume(
 ) -> SeriesTable {
     if let Some(saved) = saved {
         let mut messages = Vec::new();
-        if let Err(error) = table.resume(&saved, clock::boot_id().as_deref(), clock.now(), &mut messages) {
+        if let Err(error) = table.resume(&saved, clock.boot(), clock.now(), &mut messages) {
             tracing::error!(%error, "the open windows of the last run cannot be read and are lost");
         }
         outbox.append(messages).await;
@@ -224,8 +225,8 @@ async fn resume(
 }
 
 /// The open windows for the next run; where they are too large for that they are closed as partial instead.
-async fn save(mut table: SeriesTable, outbox: &Outbox) -> Option<Vec<u8>> {
-    let saved = table.save(clock::boot_id())?;
+async fn save(mut table: SeriesTable, outbox: &Outbox, clock: &Clock) -> Option<Vec<u8>> {
+    let saved = table.save(clock.boot())?;
     let (bytes, most) = (saved.len(), outbox.saved_max());
     if bytes <= most {
         return Some(saved);

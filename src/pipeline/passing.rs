@@ -1,9 +1,19 @@
 //! Values that no window takes: those of one frame, device and time go together in one message.
 
-use crate::model::{Body, Message, Metric, Reading, Timestamp};
+use crate::model::{Body, Era, Message, Metric, Reading, Timestamp};
 
 /// The most metrics in one message of values: a frame that has more goes as several.
 const TOGETHER_MAX: usize = 256;
+
+/// The time of a reading that passes through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    pub(super) time: Timestamp,
+    /// The era that it is of, where it is provisional.
+    pub(super) era: Option<Era>,
+    /// Whether it took the place of one too far ahead.
+    pub(super) ahead: bool,
+}
 
 /// Puts the values of one frame, device and time that pass through into one message. A metric that the frame names
 /// twice begins another, for a JSON object has one place for it.
@@ -19,7 +29,7 @@ impl Passing {
         frame: u32,
         source: &str,
         reading: &Reading<'_>,
-        time: Timestamp,
+        Passed { time, era, ahead }: Passed,
         synced: bool,
         messages: &mut Vec<Message>,
     ) {
@@ -27,6 +37,7 @@ impl Passing {
             self.frame == frame
                 && *message.device == *reading.device
                 && message.body == Body::Values { time }
+                && message.era == era
                 && message.metrics.len() < TOGETHER_MAX
                 && message.metrics.iter().all(|metric| *metric.name != *reading.metric)
         });
@@ -41,8 +52,13 @@ impl Passing {
             metrics: Vec::new(),
             readings: 0,
             synced,
+            era,
+            ahead: None,
         });
         message.readings += 1;
+        if ahead {
+            message.ahead = Some(message.ahead.unwrap_or(0) + 1);
+        }
         message.metrics.push(Metric {
             name: reading.metric.into(),
             unit: reading.unit.map(Into::into),

@@ -105,7 +105,7 @@ mod tests {
         let Opened { outbox, .. } = Outbox::open(&outbox::Config::default(), dir.path(), clock.clone());
         let max_ahead = Duration::from_secs(600);
         let rules = Rules { filters: Vec::new(), windows: Vec::new(), max_series: 10, max_ahead };
-        let table = SeriesTable::new(rules, clock.now(), Arc::default());
+        let table = SeriesTable::new(rules, clock.now(), clock.era(), Arc::default());
         let (work, to_do) = mpsc::channel(4);
 
         let mut readings = Readings::new(clock.now());

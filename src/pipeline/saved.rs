@@ -1,14 +1,16 @@
 //! Open windows over a restart: saved on a graceful stop, and at the next start resumed or sent as partial.
 //!
-//! Each group is saved twice: as it is, to go on with, and as the messages to send should it not be able to go on
-//! (another boot without a trusted clock, a window that the file no longer has or cuts otherwise).
+//! Each group is saved twice: as it is, to go on with, and as the messages to send should it not be able to go on. What
+//! a device has told the time of goes on in the same boot or with a trusted clock. What was cut by arrival goes on where
+//! the times of arrival do: by a trusted clock that has not gone back, or in the same era. And a window goes on only if
+//! the file still has it, and cuts it alike.
 
 use minicbor::{Decode, Encode};
 
 use super::device::{Told, Windows};
 use super::series::{SeriesTable, Source};
-use crate::model::{Body, Message, Stamp, Timestamp};
-use crate::window::{Group, Owner};
+use crate::model::{Body, Era, Message, Stamp, Timestamp};
+use crate::window::{Group, Owner, Sent};
 
 #[derive(Encode, Decode)]
 struct Saved<G> {
@@ -17,6 +19,15 @@ struct Saved<G> {
     boot: Option<String>,
     #[n(1)]
     groups: Vec<SavedGroup<G>>,
+    /// The era of the times of arrival, where they are provisional.
+    #[n(2)]
+    era: Option<Era>,
+    /// The last time of arrival.
+    #[n(3)]
+    at: Option<Timestamp>,
+    /// What was sent by arrival, should time go back.
+    #[n(4)]
+    sent: Option<Sent>,
 }
 
 #[derive(Encode, Decode)]
@@ -39,15 +50,51 @@ struct SavedGroup<G> {
 }
 
 impl SeriesTable {
-    /// The open windows, as bytes for [`SeriesTable::resume`]; `None` where none is open.
+    /// The open windows, as bytes for [`SeriesTable::resume`], and what was sent by arrival; `None` where there is neither.
     #[must_use]
-    pub fn save(&self, boot: Option<String>) -> Option<Vec<u8>> {
+    pub fn save(&self, boot: Option<&str>) -> Option<Vec<u8>> {
+        let groups = self.saved_groups(|group| !group.is_idle());
+        let sent = self.sent();
+        (!groups.is_empty() || !sent.is_empty()).then(|| self.saved(boot, groups, Some(sent)))
+    }
+
+    /// What was sent by arrival, of all series.
+    fn sent(&self) -> Sent {
+        let mut sent = self.terms.sent_before.clone();
+        let devices = self.sources.iter().flat_map(|source| &source.devices);
+        for windows in devices.flat_map(|device| &device.groups).filter(|w| w.told == Told::ByArrival) {
+            sent.take_in(&windows.group.sent(&self.terms.rules.windows[windows.entry].shape));
+        }
+        sent
+    }
+
+    /// The windows, as bytes for [`SeriesTable::go_on`], and what was sent of those that are closed already: of as many
+    /// groups as there may be series, so that it does not grow from one reload to the next.
+    pub(super) fn handed_over(&self) -> Vec<u8> {
+        let mut groups = self.saved_groups(|group| !group.is_idle());
+        let open = groups.len();
+        groups.extend(self.saved_groups(Group::is_idle));
+        groups.truncate(self.terms.rules.max_series.max(open));
+        self.saved(None, groups, None)
+    }
+
+    fn saved(&self, boot: Option<&str>, groups: Vec<SavedGroup<&Group>>, sent: Option<Sent>) -> Vec<u8> {
+        let (boot, era) = (boot.map(str::to_owned), self.terms.era(Told::ByArrival));
+        let saved = Saved { boot, groups, era, at: Some(self.terms.line.last().wall), sent };
+        let mut bytes = Vec::new();
+        let written = minicbor::encode(saved, &mut bytes);
+        debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
+        bytes
+    }
+
+    fn saved_groups(&self, which: impl Fn(&Group) -> bool) -> Vec<SavedGroup<&Group>> {
         let mut groups = Vec::new();
         for source in &self.sources {
             for device in &source.devices {
-                for Windows { entry, told, group } in device.groups.iter().filter(|w| !w.group.is_idle()) {
-                    let entry = &self.terms.rules.windows[*entry];
-                    let owner = Owner { source: &source.name, device: &device.name, window: &entry.name };
+                for Windows { entry, told, group } in device.groups.iter().filter(|w| which(&w.group)) {
+                    let (entry, era) = (&self.terms.rules.windows[*entry], self.terms.era(*told));
+                    let owner =
+                        Owner { source: &source.name, device: &device.name, window: &entry.name, era };
                     groups.push(SavedGroup {
                         source: source.name.to_string(),
                         device: device.name.to_string(),
@@ -60,17 +107,11 @@ impl SeriesTable {
                 }
             }
         }
-        if groups.is_empty() {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        let written = minicbor::encode(Saved { boot, groups }, &mut bytes);
-        debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
-        Some(bytes)
+        groups
     }
 
-    /// Goes on with the windows that [`SeriesTable::save`] gave, in the same boot or with a trusted clock; what
-    /// cannot go on is added to `messages` as partial windows.
+    /// Goes on with the windows that [`SeriesTable::save`] gave, as far as they can; the others are added to `messages`
+    /// as partial windows.
     ///
     /// # Errors
     /// Where the bytes are not what `save` gave.
@@ -81,22 +122,30 @@ impl SeriesTable {
         now: Stamp,
         messages: &mut Vec<Message>,
     ) -> Result<(), minicbor::decode::Error> {
-        let in_time = |saved: Option<&str>| (boot.is_some() && saved == boot) || now.synced;
-        self.go_on(saved, in_time, now, messages)
+        let saved: Saved<Group> = minicbor::decode(saved)?;
+        let by_device = (boot.is_some() && saved.boot.as_deref() == boot) || now.synced;
+        let goes_on = saved.at.is_none_or(|at| at <= now.wall);
+        let by_arrival = by_device && saved.era == self.terms.era(Told::ByArrival) && goes_on;
+        self.terms.sent_before = saved.sent.unwrap_or_default();
+        for group in saved.groups {
+            let in_time = if group.told == Told::ByDevice { by_device } else { by_arrival };
+            if let Some(group) = self.resume_group(group, in_time, now) {
+                messages.extend(group.otherwise);
+            }
+        }
+        Ok(())
     }
 
-    /// As [`SeriesTable::resume`], where the boot in which it was saved makes it `in_time`.
+    /// Goes on with what [`SeriesTable::handed_over`] gave a moment ago.
     pub(super) fn go_on(
         &mut self,
         saved: &[u8],
-        in_time: impl FnOnce(Option<&str>) -> bool,
         now: Stamp,
         messages: &mut Vec<Message>,
     ) -> Result<(), minicbor::decode::Error> {
         let saved: Saved<Group> = minicbor::decode(saved)?;
-        let in_time = in_time(saved.boot.as_deref());
         for group in saved.groups {
-            if let Some(group) = self.resume_group(group, in_time, now) {
+            if let Some(group) = self.resume_group(group, true, now) {
                 messages.extend(group.otherwise);
             }
         }

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::device::Device;
+use super::device::{Device, Told};
+use super::line::{Course, Line};
 use super::passing::Passing;
 use crate::filter;
-use crate::model::{Message, Readings, Stamp, Timestamp};
+use crate::model::{Era, Message, Readings, Stamp, Timestamp};
 use crate::tally::Tally;
-use crate::window;
+use crate::window::{self, Sent};
 
 /// What `process` counts.
 #[derive(Debug, Default)]
@@ -37,6 +38,8 @@ pub struct Stats {
     pub ahead: Tally,
     /// Readings that filters held back.
     pub held_back: AtomicU64,
+    /// Times that the clock went otherwise than it should: trust came, or it was set.
+    pub clock_steps: AtomicU64,
 }
 
 /// What rules the table.
@@ -64,7 +67,12 @@ pub struct SeriesTable {
 pub(super) struct Terms {
     pub(super) rules: Rules,
     /// By `[[windows]]` entry: windows that start earlier saw only a part of their time.
-    pub(super) running_since: Box<[Timestamp]>,
+    running_since: Box<[Timestamp]>,
+    pub(super) line: Line,
+    /// The era of this boot's provisional times, where it has had any.
+    era: Option<Era>,
+    /// What the run before sent by arrival.
+    pub(super) sent_before: Sent,
     /// No window is due before this monotonic time.
     wake_at: Option<Duration>,
     known: usize,
@@ -79,26 +87,30 @@ pub(super) struct Source {
 }
 
 impl SeriesTable {
-    /// An empty table.
+    /// An empty table. `era` is that of this boot's provisional times, where it has had any.
     #[must_use]
-    pub fn new(rules: Rules, now: Stamp, stats: Arc<Stats>) -> Self {
+    pub fn new(rules: Rules, now: Stamp, era: Option<Era>, stats: Arc<Stats>) -> Self {
         let running_since = rules.windows.iter().map(|_| now.wall).collect();
-        let terms = Terms { rules, running_since, wake_at: None, known: 0, stats };
+        let (line, sent_before) = (Line::new(now), Sent::default());
+        let terms = Terms { rules, running_since, line, era, sent_before, wake_at: None, known: 0, stats };
         Self { sources: Vec::new(), terms }
     }
 
     /// The same open windows under other rules. Windows that the rules cut no longer, or cut otherwise,
     /// are added to `messages` as partial. What has changed for an entry makes its open windows partial as well.
     #[must_use]
-    pub fn under(self, rules: Rules, now: Stamp, messages: &mut Vec<Message>) -> Self {
-        let mut table = Self::new(rules, now, self.terms.stats.clone());
+    pub fn under(mut self, rules: Rules, now: Stamp, messages: &mut Vec<Message>) -> Self {
+        let now = self.come_to(now, messages);
+        let mut table = Self::new(rules, now, self.terms.era, self.terms.stats.clone());
+        (table.terms.line, table.terms.sent_before) =
+            (self.terms.line.clone(), self.terms.sent_before.clone());
         let (old, new) = (&self.terms.rules, &table.terms.rules);
         // An entry takes what its filters let through and no entry before it has taken.
         let as_before = old.windows.iter().zip(&new.windows).take_while(|(old, new)| old == new).count();
         let as_before = if old.filters == new.filters { as_before } else { 0 };
         table.terms.running_since[..as_before].copy_from_slice(&self.terms.running_since[..as_before]);
-        let saved = self.save(None);
-        if let Some(Err(error)) = saved.map(|saved| table.go_on(&saved, |_| true, now, messages)) {
+        let saved = self.handed_over();
+        if let Err(error) = table.go_on(&saved, now, messages) {
             debug_assert!(false, "what was saved a moment ago can be read: {error}");
         }
         table
@@ -109,14 +121,14 @@ impl SeriesTable {
         let Self { sources, terms } = self;
         let Some(place) = sources.iter().position(|known| *known.name == *source) else { return };
         let mut source = sources.swap_remove(place);
-        source.close_all(&terms.rules, messages);
+        source.close_all(terms, messages);
         terms.forget(source.devices.iter().map(Device::series).sum());
     }
 
     /// Takes what a source brought, and adds the messages that come of it to `messages`.
     pub fn take(&mut self, source: &str, readings: &Readings, messages: &mut Vec<Message>) {
-        let arrival = readings.arrival;
-        self.close_due(arrival, messages);
+        let arrival = self.come_to(readings.arrival, messages);
+        self.close_by(arrival, messages);
         let Self { sources, terms } = self;
         let source = Source::of(sources, source);
         terms.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
@@ -151,13 +163,53 @@ impl SeriesTable {
     pub fn close_all(&mut self, messages: &mut Vec<Message>) {
         let Self { sources, terms } = self;
         terms.wake_at = None;
-        sources.iter_mut().for_each(|source| source.close_all(&terms.rules, messages));
+        sources.iter_mut().for_each(|source| source.close_all(terms, messages));
     }
 
     /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
     pub fn close_due(&mut self, now: Stamp, messages: &mut Vec<Message>) {
+        if self.terms.is_due(now) {
+            let now = self.come_to(now, messages);
+            self.close_by(now, messages);
+        }
+    }
+
+    /// What the time is on the line of arrival times at this look at the clock. Where the line breaks, what is open by
+    /// arrival is closed.
+    pub(super) fn come_to(&mut self, look: Stamp, messages: &mut Vec<Message>) -> Stamp {
         let Self { sources, terms } = self;
-        if terms.wake_at.is_none_or(|wake_at| now.monotonic < wake_at) {
+        let era = terms.era(Told::ByArrival);
+        let (was_provisional, expected) = (terms.line.is_provisional(), terms.line.expected(look));
+        let last_end = |now| {
+            let devices = sources.iter().flat_map(|source| &source.devices);
+            devices.filter_map(|device| device.last_end(now)).max()
+        };
+        let (now, course) = terms.line.look(look, last_end);
+        if course == Course::On {
+            return now;
+        }
+        terms.stats.clock_steps.fetch_add(1, Ordering::Relaxed);
+        if was_provisional && !terms.line.is_provisional() {
+            // When the agent began is known now in real time, which is what devices tell.
+            let by = now.wall.0.saturating_sub(expected.0);
+            terms.running_since.iter_mut().for_each(|since| *since = since.moved(by));
+        }
+        let before = messages.len();
+        for source in sources {
+            for device in &mut source.devices {
+                device.break_off(&source.name, Told::ByArrival, era, &terms.rules, messages);
+                if course == Course::Anew {
+                    device.rewind(Told::ByArrival);
+                }
+            }
+        }
+        terms.stats.messages.fetch_add((messages.len() - before) as u64, Ordering::Relaxed);
+        now
+    }
+
+    fn close_by(&mut self, now: Stamp, messages: &mut Vec<Message>) {
+        let Self { sources, terms } = self;
+        if !terms.is_due(now) {
             return;
         }
         terms.wake_at = None;
@@ -172,6 +224,24 @@ impl SeriesTable {
 }
 
 impl Terms {
+    fn is_due(&self, now: Stamp) -> bool {
+        self.wake_at.is_some_and(|wake_at| wake_at <= now.monotonic)
+    }
+
+    /// Windows under this entry that start earlier saw only a part of their time.
+    pub(super) fn since(&self, entry: usize, told: Told) -> Timestamp {
+        let running_since = self.running_since[entry];
+        match told {
+            Told::ByArrival => running_since.max(self.line.since()),
+            Told::ByDevice => running_since,
+        }
+    }
+
+    /// The era that times told so are of, where they are provisional.
+    pub(super) fn era(&self, told: Told) -> Option<Era> {
+        if told == Told::ByArrival && self.line.is_provisional() { self.era } else { None }
+    }
+
     /// Whether one more series may be known; otherwise the reading is refused and counted.
     pub(super) fn has_room(&self, source: &str, device: &str) -> bool {
         let limit = self.rules.max_series;
@@ -215,8 +285,12 @@ impl Source {
         &mut sources[place]
     }
 
-    fn close_all(&mut self, rules: &Rules, messages: &mut Vec<Message>) {
-        self.devices.iter_mut().for_each(|device| device.close_all(&self.name, rules, messages));
+    fn close_all(&mut self, terms: &Terms, messages: &mut Vec<Message>) {
+        for device in &mut self.devices {
+            for told in [Told::ByDevice, Told::ByArrival] {
+                device.break_off(&self.name, told, terms.era(told), &terms.rules, messages);
+            }
+        }
     }
 
     /// The place of the device of that name, a new one where there is room for another series.

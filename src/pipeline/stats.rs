@@ -31,6 +31,7 @@ pub(super) fn log(process: &series::Stats, outbox: &outbox::Stats, forward: &for
         no_number = process.no_number.get(),
         too_many_series = process.too_many_series.get(),
         time_ahead = process.ahead.get(),
+        clock_steps = get(&process.clock_steps),
         series = get(&process.series),
         messages = get(&process.messages),
         "processed in this run"

@@ -9,7 +9,8 @@ use minicbor::{Decode, Encode};
 
 use super::Shape;
 use super::aggregate::State;
-use crate::model::{Body, Message, Metric, Timestamp, Value};
+use super::sent::Sent;
+use crate::model::{Body, Era, Message, Metric, Timestamp, Value};
 
 /// The most windows of a group that are open at once.
 pub(super) const OPEN_MAX: usize = 1_000;
@@ -23,6 +24,8 @@ pub struct Owner<'a> {
     pub device: &'a str,
     /// The name of the `[[windows]]` entry.
     pub window: &'a str,
+    /// The era whose times they are cut by, where the clock is not trusted.
+    pub era: Option<Era>,
 }
 
 /// What became of a reading.
@@ -49,6 +52,11 @@ pub struct Group {
     closed_until: Option<Timestamp>,
     #[n(3)]
     late: u64,
+    #[cbor(n(4), default)]
+    sent: Sent,
+    /// How many readings bore a time too far ahead since the last message.
+    #[cbor(n(5), default)]
+    ahead: u64,
     /// Windows that were closed, kept for their memory.
     #[cbor(skip)]
     spare: Vec<Open>,
@@ -89,7 +97,22 @@ impl Group {
     /// No window open, none closed.
     #[must_use]
     pub fn new() -> Self {
-        Self { columns: Vec::new(), open: Vec::new(), closed_until: None, late: 0, spare: Vec::new() }
+        let (columns, open, spare) = (Vec::new(), Vec::new(), Vec::new());
+        Self { columns, open, closed_until: None, late: 0, sent: Sent::default(), ahead: 0, spare }
+    }
+
+    /// No window open, but those may have been sent.
+    #[must_use]
+    pub fn after(sent: Sent) -> Self {
+        Self { sent, ..Self::new() }
+    }
+
+    /// What was sent, with what would be if its open windows were closed now.
+    #[must_use]
+    pub fn sent(&self, shape: &Shape) -> Sent {
+        let mut sent = self.sent.clone();
+        self.open.iter().for_each(|open| sent.add(open.start, shape.end_of(open.start)));
+        sent
     }
 
     /// The place of a series; a new one is made for a metric that has none.
@@ -164,9 +187,27 @@ impl Group {
         self.closed_until = self.closed_until.max(Some(until));
     }
 
-    /// Forgets how far time had come: it had come too far.
+    /// Notes that the reading just taken bore a time too far ahead, which that of its arrival took the place of.
+    pub fn was_ahead(&mut self) {
+        self.ahead += 1;
+    }
+
+    /// Forgets how far time had come: it goes on from elsewhere. Windows that are sent again say partial.
     pub fn rewind(&mut self) {
+        self.sent.go_back();
         self.closed_until = None;
+    }
+
+    /// Whether the window that starts at `start` is open, or may have been sent.
+    #[must_use]
+    pub fn has(&self, start: Timestamp) -> bool {
+        self.sent.has(start) || self.open.iter().any(|open| open.start == start)
+    }
+
+    /// The end of the last window that was sent and over by `now`, about.
+    #[must_use]
+    pub fn last_end(&self, now: Timestamp) -> Option<Timestamp> {
+        self.sent.last_end(now)
     }
 
     /// The end of the window that ends first, where one is open.
@@ -189,10 +230,32 @@ impl Group {
         messages: &mut Vec<Message>,
     ) {
         let due = self.open.iter().take_while(|open| shape.end_of(open.start) <= until).count();
-        for mut open in self.open.drain(..due) {
-            let partial = open.start < running_since || (synced && !open.synced);
-            let late = std::mem::take(&mut self.late);
-            if let Some(message) = summary(&self.columns, shape, owner, &open, partial, late) {
+        self.send(shape, owner, due, messages, |open| open.start < running_since || (synced && !open.synced));
+        self.advance(until);
+    }
+
+    /// Closes every open window as partial, as time goes on otherwise from here. Those may be opened again.
+    pub fn break_off(&mut self, shape: &Shape, owner: Owner<'_>, messages: &mut Vec<Message>) {
+        self.send(shape, owner, self.open.len(), messages, |_| true);
+        self.sent.go_back();
+    }
+
+    /// Sends the first `count` open windows, in order.
+    fn send(
+        &mut self,
+        shape: &Shape,
+        owner: Owner<'_>,
+        count: usize,
+        messages: &mut Vec<Message>,
+        is_partial: impl Fn(&Open) -> bool,
+    ) {
+        for mut open in self.open.drain(..count) {
+            let (start, end) = (open.start, shape.end_of(open.start));
+            let partial = is_partial(&open) || self.sent.again(start);
+            let counts = (self.late, self.ahead);
+            if let Some(message) = summary(&self.columns, shape, owner, &open, partial, counts) {
+                (self.late, self.ahead) = (0, 0);
+                self.sent.add(start, end);
                 messages.push(message);
             }
             if self.spare.len() < 2 {
@@ -200,7 +263,6 @@ impl Group {
                 self.spare.push(open);
             }
         }
-        self.advance(until);
     }
 
     /// Closes every open window, as the device fell silent or the windows cannot go on.
@@ -221,9 +283,9 @@ impl Group {
     /// What its open windows would say if they were closed now, as partial; they stay open.
     #[must_use]
     pub fn summaries(&self, shape: &Shape, owner: Owner<'_>) -> Vec<Message> {
-        let late = std::iter::once(self.late).chain(std::iter::repeat(0));
-        let told = self.open.iter().zip(late);
-        told.filter_map(|(open, late)| summary(&self.columns, shape, owner, open, true, late)).collect()
+        let counts = std::iter::once((self.late, self.ahead)).chain(std::iter::repeat((0, 0)));
+        let told = self.open.iter().zip(counts);
+        told.filter_map(|(open, counts)| summary(&self.columns, shape, owner, open, true, counts)).collect()
     }
 
     /// Whether no window is open.
@@ -276,7 +338,7 @@ fn summary(
     owner: Owner<'_>,
     open: &Open,
     partial: bool,
-    late: u64,
+    (late, ahead): (u64, u64),
 ) -> Option<Message> {
     let metric = |(column, cell): (&Column, &Cell)| {
         let named = shape.aggregates().iter().zip(&cell.states);
@@ -302,5 +364,7 @@ fn summary(
         metrics,
         readings: open.readings,
         synced: open.synced,
+        era: if open.synced { None } else { owner.era },
+        ahead: (ahead > 0).then_some(ahead),
     })
 }

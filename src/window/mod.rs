@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod group;
+mod sent;
 #[cfg(test)]
 mod tests;
 mod tumbling;
@@ -16,6 +17,7 @@ use crate::units;
 
 pub use aggregate::Aggregate;
 pub use group::{Group, Owner, Taken};
+pub use sent::Sent;
 
 /// One `[[windows]]` entry.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{Body, Message, Value};
 
-const OWNER: Owner<'static> = Owner { source: "line", device: "boiler", window: "fine" };
+const OWNER: Owner<'static> = Owner { source: "line", device: "boiler", window: "fine", era: None };
 
 fn shape(toml: &str) -> Shape {
     let rest: toml::Table = toml.parse().unwrap();
@@ -107,6 +107,46 @@ fn a_window_that_saw_only_a_part_of_its_time_says_partial() {
     assert_eq!(partial(10_001, true, true), (true, true), "the agent started in its middle");
     assert_eq!(partial(0, false, false), (false, false), "the clock was never trusted");
     assert_eq!(partial(0, false, true), (true, false), "trust came in its middle");
+}
+
+#[test]
+fn a_window_that_is_sent_again_says_partial_whether_it_was_broken_off_or_time_went_back() {
+    let shape = ten_seconds();
+    let mut group = Group::new();
+    let column = group.column("temperature", None);
+    let told = |group: &mut Group, time: i64, messages: Vec<Message>| {
+        let partial = |message: &Message| match message.body {
+            Body::Window { start, partial, .. } => (start.0, partial),
+            Body::Values { .. } => panic!("no window"),
+        };
+        assert_eq!(group.add(&shape, column, Timestamp(time), Value::Int(1), true), Taken::Yes);
+        messages.iter().map(partial).collect::<Vec<_>>()
+    };
+    told(&mut group, 5_000, vec![]);
+    let whole = closed(&mut group, &shape, 12_000);
+    assert_eq!(told(&mut group, 12_000, whole), [(0, false)]);
+    assert_eq!(group.last_end(Timestamp(12_000)), Some(Timestamp(10_000)));
+
+    let mut broken = Vec::new();
+    group.break_off(&shape, OWNER, &mut broken);
+    assert!(group.is_idle());
+    assert_eq!(told(&mut group, 13_000, broken), [(10_000, true)]);
+    assert_eq!(group.add(&shape, column, Timestamp(9_000), Value::Int(1), true), Taken::Late, "it is over");
+    let again = closed(&mut group, &shape, 20_000);
+    assert_eq!(told(&mut group, 20_000, again), [(10_000, true)]);
+    let next = closed(&mut group, &shape, 30_000);
+    assert_eq!(told(&mut group, 30_000, next), [(20_000, false)], "that is sent for the first time");
+
+    let mut broken = Vec::new();
+    group.break_off(&shape, OWNER, &mut broken);
+    group.rewind();
+    assert_eq!(told(&mut group, 5_000, broken), [(30_000, true)]);
+    for time in [15_000, 25_000, 35_000, 45_000] {
+        told(&mut group, time, vec![]);
+    }
+    let again = closed(&mut group, &shape, 50_000);
+    let marks = [(0, true), (10_000, true), (20_000, true), (30_000, true), (40_000, false)];
+    assert_eq!(told(&mut group, 50_000, again), marks);
 }
 
 #[test]

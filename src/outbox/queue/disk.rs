@@ -186,7 +186,7 @@ impl Queue {
         while let Some(met) = self.ahead.pop_back() {
             if let Met::Row(Row { position, id, bytes }) = met {
                 let since = self.ages.since(position).min(ages::since(now));
-                let entry = Entry { position, id, bytes, since, stored: false };
+                let entry = Entry { position, id, bytes, since, stored: false, shifts: false };
                 self.tail_bytes += entry.cost();
                 self.tail.push_front(entry);
             }

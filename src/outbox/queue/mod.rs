@@ -81,6 +81,8 @@ struct Entry {
     since: Since,
     /// Whether the disk has it.
     stored: bool,
+    /// Whether the clock was trusted when it was first handed out in this run: it is told alike every time.
+    shifts: bool,
 }
 
 impl Entry {
@@ -259,7 +261,7 @@ impl Queue {
     fn push(&mut self, id: Id, bytes: Arc<[u8]>, now: Duration) -> Position {
         let position = self.next_position;
         self.next_position += 1;
-        let entry = Entry { position, id, bytes, since: ages::since(now), stored: false };
+        let entry = Entry { position, id, bytes, since: ages::since(now), stored: false, shifts: false };
         self.ages.note(position, entry.since, self.cursor());
         self.tail_bytes += entry.cost();
         self.tail.push_back(entry);
@@ -267,8 +269,15 @@ impl Queue {
     }
 
     /// Hands out the next messages, in order, those first that are to be handed out again: at most `messages`, and at
-    /// most `bytes` of them, but one always.
-    pub(super) fn take(&mut self, messages: usize, bytes: usize, now: Duration) -> Vec<(Id, Arc<[u8]>)> {
+    /// most `bytes` of them, but one always. Each with whether its provisional times are to be shifted: if `shifts`,
+    /// unless it was handed out before.
+    pub(super) fn take(
+        &mut self,
+        messages: usize,
+        bytes: usize,
+        shifts: bool,
+        now: Duration,
+    ) -> Vec<(Id, Arc<[u8]>, bool)> {
         let mut taken = Vec::new();
         if !matches!(self.closing, Closing::No) {
             return taken;
@@ -289,13 +298,13 @@ impl Queue {
                     break;
                 }
                 self.again.remove(&position);
-                taken.push((entry.id, Arc::clone(&entry.bytes)));
+                taken.push((entry.id, Arc::clone(&entry.bytes), entry.shifts));
                 continue;
             }
             if self.evicting {
                 break;
             }
-            let entry = match self.ahead.front() {
+            let mut entry = match self.ahead.front() {
                 Some(Met::Damaged(_)) => {
                     self.ahead.pop_front();
                     self.lose_damaged(now);
@@ -308,7 +317,7 @@ impl Queue {
                     let (position, id, bytes) = (row.position, row.id, Arc::clone(&row.bytes));
                     self.ahead.pop_front();
                     let since = self.ages.since(position).min(ages::since(now));
-                    Entry { position, id, bytes, since, stored: true }
+                    Entry { position, id, bytes, since, stored: true, shifts }
                 }
                 None if self.next_read < self.stored_end => break,
                 None => {
@@ -329,7 +338,8 @@ impl Queue {
                 }
                 continue;
             }
-            taken.push((entry.id, Arc::clone(&entry.bytes)));
+            entry.shifts = shifts;
+            taken.push((entry.id, Arc::clone(&entry.bytes), shifts));
             self.positions.insert(entry.id, entry.position);
             self.out.insert(entry.position, entry);
         }

@@ -4,6 +4,7 @@ mod files;
 mod model;
 mod platter;
 mod promises;
+mod provisional;
 mod slow_disk;
 
 use std::time::Duration;
@@ -27,6 +28,8 @@ fn message(number: u64, padding: usize) -> Message {
         metrics: vec![Metric { name: "note".into(), unit: None, fields: vec![(Metric::VALUE.into(), text)] }],
         readings: 1 + number % 5,
         synced: true,
+        era: None,
+        ahead: None,
     }
 }
 

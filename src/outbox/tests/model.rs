@@ -214,11 +214,11 @@ impl<'a> World<'a> {
     }
 
     fn take(&mut self, messages: usize, bytes: usize) {
-        let taken = self.queue.take(messages, bytes, self.now);
+        let taken = self.queue.take(messages, bytes, false, self.now);
         assert!(taken.len() <= messages);
-        let size: usize = taken.iter().map(|(_, bytes)| bytes.len()).sum();
+        let size: usize = taken.iter().map(|(_, bytes, _)| bytes.len()).sum();
         assert!(taken.len() <= 1 || size <= bytes, "{size} bytes where {bytes} were asked for");
-        for (id, bytes) in taken {
+        for (id, bytes, _) in taken {
             let number = number(&Message::from_bytes(&bytes).unwrap());
             assert!(!self.acknowledged.contains(&number), "{number} was acknowledged, and comes again");
             assert_eq!(*self.ids.entry(id).or_insert(number), number, "{id} is given twice");

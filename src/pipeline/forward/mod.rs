@@ -117,7 +117,11 @@ impl Forward {
                     "no connection: {text} (messages wait in the buffer; trying again within {cap})"
                 );
             }
-            sleep_unless_stopped(&stop, backoff.wait()).await;
+            tokio::select! {
+                () = sleep_unless_stopped(&stop, backoff.wait()) => {}
+                // Certificates that were not valid yet are now: the next try is worth it at once.
+                () = self.clock.trusted(), if !self.clock.now().synced => backoff.reset(),
+            }
         }
     }
 

@@ -85,8 +85,11 @@ struct Run {
 }
 
 fn run(sessions: Vec<Scene>) -> Run {
+    run_by(Clock::injected(Timestamp(1_795_422_500_000), true), sessions)
+}
+
+fn run_by(clock: Clock, sessions: Vec<Scene>) -> Run {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Clock::injected(Timestamp(1_795_422_500_000), true);
     let outbox = Outbox::open(&outbox::Config::default(), dir.path(), clock.clone()).outbox;
     let (stats, wills) = (Arc::<Stats>::default(), Arc::<Mutex<Vec<String>>>::default());
     let forward = Forward { outbox: outbox.clone(), format: Format::Json, clock, stats: stats.clone() };
@@ -97,7 +100,8 @@ fn run(sessions: Vec<Scene>) -> Run {
 
 fn message(device: &str) -> Message {
     let body = Body::Values { time: Timestamp(1) };
-    Message { source: "line".into(), device: device.into(), body, metrics: vec![], readings: 1, synced: true }
+    let (source, device) = ("line".into(), device.into());
+    Message { source, device, body, metrics: vec![], readings: 1, synced: true, era: None, ahead: None }
 }
 
 fn messages(count: usize) -> Vec<Message> {
@@ -328,4 +332,25 @@ async fn a_session_that_is_renewed_again_and_again_is_paced_like_one_that_fails(
         cloud.next().await;
     }
     assert!(clock.monotonic() >= Backoff::FLOOR * 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_after_a_failure_ends_once_the_clock_is_set_that_certificates_are_held_against() {
+    let clock = Clock::injected(Timestamp(0), false);
+    let run = run_by(clock.clone(), vec![]);
+    let tries = || run.wills.lock().unwrap().len();
+    let mut without = Vec::new();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let before = tries();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        without.push(tries() - before);
+    }
+    assert!(without.iter().sum::<usize>() <= 3, "it waits up to a minute by then: {without:?}");
+    clock.trust();
+    let before = tries();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(tries() > before, "within a second it is tried again");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(tries() > before + 1, "and soon again, should that have failed as well");
 }

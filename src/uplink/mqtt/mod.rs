@@ -160,6 +160,5 @@ impl Uplink for Mqtt {
 }
 
 fn now(clock: &Clock) -> tls::Now {
-    let stamp = clock.now();
-    tls::Now { unix: stamp.wall.0.div_euclid(1000), trusted: stamp.synced }
+    tls::Now { unix: clock.wall().0.div_euclid(1000), trusted: clock.now().synced }
 }
