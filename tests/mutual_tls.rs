@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::broker::{Broker, Seen};
 use support::mosquitto::{Message, Mosquitto, Subscriber};
 use support::pki::{Authority, Files, Identity, Valid};
+use support::weak_link::WeakLink;
 use weir::clock::Clock;
 use weir::model::{Id, Kind, Publication, Timestamp};
 use weir::uplink::mqtt::{Config, Mqtt};
@@ -330,6 +331,38 @@ async fn a_port_that_does_not_speak_tls_is_recognised() {
     let error = uplink.connect(status("gone")).await.unwrap_err();
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     server.join().unwrap();
+}
+
+/// Waits with tokio's time, which jumps to the next timer: what the code waits for is what takes the time.
+#[tokio::test]
+async fn a_half_open_link_is_found_within_one_and_a_half_keep_alives_of_silence() {
+    let site = Site::new();
+    let broker = Broker::start(Some(site.server.listen_for(&site.authority).unwrap())).await.unwrap();
+    for protocol in PROTOCOLS {
+        // With nothing to send, with something on its way, and with more than the sockets take.
+        for on_its_way in [0, 1, 200] {
+            let link = WeakLink::to(broker.port()).await.unwrap();
+            let clock = Clock::injected(NOW, true);
+            let keys = format!("protocol = '{protocol}'\nkeep_alive = '20s'");
+            let mut uplink = uplink("localhost", link.port(), &site.client, &keys, clock.clone());
+            let mut session = uplink.connect(status("gone")).await.unwrap();
+            session.send(data(0)).unwrap();
+            assert_eq!(session.next().await.unwrap(), Event::Acknowledged(data(0).ids));
+            link.die();
+            let before = broker.received().len();
+            for sequence in 1..=on_its_way {
+                session.send(Publication { payload: vec![b'x'; 64 << 10], ..data(sequence) }).unwrap();
+            }
+            tokio::time::pause();
+            let start = clock.monotonic();
+            let error = session.next().await.unwrap_err();
+            assert!(error.to_string().contains("nothing was heard of localhost"), "{error}");
+            let silence = clock.monotonic() - start;
+            assert!((20..=30).contains(&silence.as_secs()), "found after {silence:?}");
+            assert_eq!(broker.received().len(), before);
+            tokio::time::resume();
+        }
+    }
 }
 
 #[tokio::test]

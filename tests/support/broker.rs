@@ -35,6 +35,9 @@ pub(crate) struct Behaviour {
     pub(crate) silent: bool,
 }
 
+/// MQTT 5, 3.14.2.1.
+const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
+
 /// What becomes of answers to publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Answers {
@@ -252,6 +255,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             _ => 5,
         };
         self.withheld.push(mqtt::answer(kind, self.level, packet_id, reason));
+        if self.withheld.len() > behaviour.limits.receive_maximum.unwrap_or(u16::MAX).into() {
+            self.say(mqtt::disconnect(RECEIVE_MAXIMUM_EXCEEDED)).await?;
+            return Ok(false);
+        }
         match behaviour.answers {
             Answers::Withheld => return Ok(true),
             Answers::Reversed(count) if self.withheld.len() < count => return Ok(true),

@@ -11,3 +11,4 @@ pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod site;
 pub(crate) mod socat;
+pub(crate) mod weak_link;

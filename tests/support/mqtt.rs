@@ -182,7 +182,7 @@ pub(crate) fn answer(kind: u8, level: u8, packet_id: u16, reason: u8) -> Vec<u8>
 
 pub(crate) const PINGRESP: [u8; 2] = [0xD0, 0];
 
-/// With an empty list of properties: without one, which is as right, rumqttc 0.25 passes over it.
+/// Without properties, which may be left out, as mosquitto does.
 pub(crate) fn disconnect(reason: u8) -> Vec<u8> {
-    vec![0xE0, 2, reason, 0]
+    vec![0xE0, 1, reason]
 }

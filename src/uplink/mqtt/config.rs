@@ -16,7 +16,10 @@ use crate::units::{self, Size};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `mqtts://host:port`, or `mqtt://host:port` to loopback only. Ports default to 8883 and 1883.
-    pub url: String,
+    pub url: Option<String>,
+    /// Instead of `url`: the broker, and those that stand by for it, in the order of trying.
+    #[serde(default)]
+    pub urls: Vec<String>,
     /// Which MQTT.
     #[serde(default)]
     pub protocol: Protocol,
@@ -118,27 +121,38 @@ impl Config {
 
     pub(in crate::uplink) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        match Url::parse(&self.url) {
-            Err(problem) => problems.push(("url", problem)),
-            Ok(url) if url.tls && self.tls.is_none() => problems.push((
-                "url",
-                "mqtts:// needs certificates: add `tls = { ca = \"…\", cert = \"…\", key = \"…\" }`"
+        match (&self.url, &self.urls[..]) {
+            (Some(_), [_, ..]) => problems.push((
+                "urls",
+                "`url` and `urls` exclude each other: write all brokers into `urls`, in the order of trying"
                     .to_owned(),
             )),
-            Ok(url) if !url.tls && !url.is_loopback() => problems.push((
+            (None, []) => problems.push((
                 "url",
-                format!(
-                    "mqtt:// sends in the clear and is for this machine only: use mqtts:// for {}",
-                    url.host
-                ),
+                "it is nowhere said where the broker is: write `url = \"mqtts://broker.example.com:8883\"`"
+                    .to_owned(),
             )),
-            Ok(url) if !url.tls && self.tls.is_some() => {
-                problems.push((
-                    "tls",
-                    "mqtt:// does not use certificates: use mqtts://, or leave `tls` out".to_owned(),
-                ));
+            (Some(_), []) | (None, _) => {}
+        }
+        let key = if self.url.is_some() { "url" } else { "urls" };
+        let mut clear = true;
+        for text in self.written() {
+            match Url::parse(text) {
+                Err(problem) => {
+                    clear = false;
+                    problems.push((key, problem));
+                }
+                Ok(url) => {
+                    clear &= !url.tls;
+                    problems.extend(self.misused(&url).map(|problem| (key, problem)));
+                }
             }
-            Ok(_) => {}
+        }
+        if clear && self.tls.is_some() && self.written().next().is_some() {
+            problems.push((
+                "tls",
+                "mqtt:// does not use certificates: use mqtts://, or leave `tls` out".to_owned(),
+            ));
         }
         if let Err(problem) = topics::check(&self.topic) {
             problems.push(("topic", problem));
@@ -151,7 +165,7 @@ impl Config {
                 ));
             }
         }
-        // MQTT counts whole seconds in 16 bits; below 5 s rumqttc does not go.
+        // MQTT counts whole seconds in 16 bits; below 5 s a slow link would be taken for a dead one.
         if !(Duration::from_secs(5)..=Duration::from_secs(u64::from(u16::MAX))).contains(&self.keep_alive) {
             problems.push(("keep_alive", "must be between \"5s\" and \"18h\"".to_owned()));
         }
@@ -162,6 +176,27 @@ impl Config {
             problems.push(("ack_timeout", "must be at least \"1s\"".to_owned()));
         }
         problems
+    }
+
+    fn written(&self) -> impl Iterator<Item = &String> {
+        self.url.iter().chain(&self.urls)
+    }
+
+    /// The brokers, in the order of trying: at least one, as there are no [`Config::problems`].
+    pub(super) fn brokers(&self) -> Vec<Url> {
+        self.written().filter_map(|text| Url::parse(text).ok()).collect()
+    }
+
+    fn misused(&self, url: &Url) -> Option<String> {
+        if url.tls {
+            let help = "mqtts:// needs certificates: add `tls = { ca = \"…\", cert = \"…\", key = \"…\" }`";
+            self.tls.is_none().then(|| help.to_owned())
+        } else if url.is_loopback() {
+            None
+        } else {
+            let host = &url.host;
+            Some(format!("mqtt:// sends in the clear and is for this machine only: use mqtts:// for {host}"))
+        }
     }
 
     pub(in crate::uplink) fn absent(&self) -> Vec<(&'static str, String)> {
@@ -263,6 +298,30 @@ mod tests {
             config.absent().into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
             ["tls.ca", "tls.cert", "tls.key"]
         );
+    }
+
+    #[test]
+    fn a_broker_and_those_that_stand_by_for_it_are_tried_in_the_order_that_is_written() {
+        let hosts = |toml: &str| -> Vec<String> {
+            let config = config(toml);
+            assert_eq!(config.problems(), [], "{toml}");
+            config.brokers().into_iter().map(|url| url.peer()).collect()
+        };
+        assert_eq!(hosts(&format!("url = 'mqtts://a'\n{TLS}")), ["a:8883"]);
+        assert_eq!(hosts(&format!("urls = ['mqtts://b:1', 'mqtts://a']\n{TLS}")), ["b:1", "a:8883"]);
+        // A bridge on this machine before the broker itself.
+        assert_eq!(hosts(&format!("urls = ['mqtt://[::1]', 'mqtts://a']\n{TLS}")), ["[::1]:1883", "a:8883"]);
+    }
+
+    #[test]
+    fn either_url_or_urls_says_where_the_broker_is_and_each_is_checked() {
+        let keys = |toml: &str| problems(toml).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        assert_eq!(keys("url = 'mqtt://localhost'\nurls = ['mqtt://localhost']"), ["urls"]);
+        assert_eq!(keys(""), ["url"]);
+        assert_eq!(keys("urls = []"), ["url"]);
+        assert_eq!(keys(&format!("urls = ['mqtts://a', 'b', 'mqtt://c']\n{TLS}")), ["urls", "urls"]);
+        assert_eq!(keys("urls = ['mqtt://localhost', 'mqtts://a']"), ["urls"]);
+        assert_eq!(keys(&format!("urls = ['mqtt://localhost', 'mqtt://[::1]']\n{TLS}")), ["tls"]);
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! What was given to a session and has not been answered: the books of one connection, without any I/O.
 //!
-//! - A publication is held, then queued in rumqttc, then sent under a packet id, then answered: never skipped, and in
-//!   the order of giving up to the answer. rumqttc tells a packet id only once it has sent, in the order of queueing.
-//! - rumqttc hands out packet ids round and round from 1 to its limit, and loses a publication whose id is still
-//!   taken. So nothing is queued that lies `ids` or more behind the oldest unanswered one; it is held until then.
+//! - A publication is held, then sent, then answered: never skipped, and in the order of giving up to the sending.
+//!   What QoS 0 sends is answered by having been written.
+//! - No more than `most` with QoS 1 or 2 are sent and unanswered, each under a packet id of its own.
 //! - Each publication with ids makes one [`Event`], so that events are bounded by what the caller lets be unanswered.
 
 use std::collections::VecDeque;
@@ -13,7 +12,7 @@ use super::config::Qos;
 use crate::model::Id;
 use crate::uplink::{Event, Lasting};
 
-/// A publication as it goes to rumqttc.
+/// A publication as it goes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) topic: String,
@@ -24,8 +23,7 @@ pub(super) struct Packet {
 
 #[derive(Debug)]
 struct Entry {
-    sequence: u64,
-    /// 0 until it is known.
+    /// 0 with QoS 0, and until it is sent.
     packet_id: u16,
     /// When it was given, on the monotonic clock.
     given: Duration,
@@ -34,22 +32,24 @@ struct Entry {
 
 #[derive(Debug)]
 pub(super) struct Flight {
-    ids: u64,
-    next_sequence: u64,
+    most: usize,
+    last_packet_id: u16,
     held: VecDeque<(Entry, Packet)>,
-    queued: VecDeque<Entry>,
+    /// Sent with QoS 0.
+    unwritten: VecDeque<Entry>,
+    /// Sent with QoS 1 or 2.
     sent: VecDeque<Entry>,
     events: VecDeque<Event>,
 }
 
 impl Flight {
-    /// The books of a connection on which rumqttc has `ids` packet ids.
-    pub(super) fn new(ids: u16) -> Self {
+    /// The books of a connection on which `most` publications with QoS 1 or 2 may be unanswered: at least 1.
+    pub(super) fn new(most: u16) -> Self {
         Self {
-            ids: u64::from(ids),
-            next_sequence: 0,
+            most: usize::from(most),
+            last_packet_id: 0,
             held: VecDeque::new(),
-            queued: VecDeque::new(),
+            unwritten: VecDeque::new(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -57,21 +57,33 @@ impl Flight {
 
     /// Takes a publication, given at `now`; [`Flight::release`] says when it may go.
     pub(super) fn give(&mut self, packet: Packet, ids: Vec<Id>, now: Duration) {
-        let entry = Entry { sequence: self.next_sequence, packet_id: 0, given: now, ids };
-        self.next_sequence += 1;
-        self.held.push_back((entry, packet));
+        self.held.push_back((Entry { packet_id: 0, given: now, ids }, packet));
     }
 
-    /// The next publication that rumqttc may have, which the caller queues there at once.
-    pub(super) fn release(&mut self) -> Option<Packet> {
-        let next = self.held.front().map(|(entry, _)| entry.sequence)?;
-        let oldest = self.sent.front().or_else(|| self.queued.front()).map_or(next, |entry| entry.sequence);
-        if next - oldest >= self.ids {
+    /// The next publication that may go, and its packet id: 0 with QoS 0. The caller sends it at once.
+    pub(super) fn release(&mut self) -> Option<(Packet, u16)> {
+        let with_qos_0 = self.held.front()?.1.qos == Qos::AtMostOnce;
+        if !with_qos_0 && self.sent.len() >= self.most {
             return None;
         }
         let (entry, packet) = self.held.pop_front()?;
-        self.queued.push_back(entry);
-        Some(packet)
+        if with_qos_0 {
+            self.unwritten.push_back(entry);
+            return Some((packet, 0));
+        }
+        let packet_id = self.free_packet_id();
+        self.sent.push_back(Entry { packet_id, ..entry });
+        Some((packet, packet_id))
+    }
+
+    /// Round and round from 1, so that a late answer meets no other publication. One is free: there are 65,535.
+    fn free_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id % u16::MAX + 1;
+            if self.sent.iter().all(|entry| entry.packet_id != self.last_packet_id) {
+                return self.last_packet_id;
+            }
+        }
     }
 
     /// Whether something is still held back.
@@ -79,14 +91,16 @@ impl Flight {
         !self.held.is_empty()
     }
 
-    /// rumqttc has written the oldest queued publication, under `packet_id`; 0 stands for QoS 0, which nobody answers.
-    pub(super) fn sent(&mut self, packet_id: u16) {
-        let Some(entry) = self.queued.pop_front() else { return };
-        if packet_id == 0 {
+    /// All that was released is written.
+    pub(super) fn written(&mut self) {
+        while let Some(entry) = self.unwritten.pop_front() {
             self.report(entry.ids, Event::Acknowledged);
-        } else {
-            self.sent.push_back(Entry { packet_id, ..entry });
         }
+    }
+
+    /// Whether `packet_id` was sent and is unanswered.
+    pub(super) fn awaits(&self, packet_id: u16) -> bool {
+        self.sent.iter().any(|entry| entry.packet_id == packet_id)
     }
 
     /// The other side has taken `packet_id`.
@@ -104,9 +118,10 @@ impl Flight {
         reported
     }
 
-    /// When the oldest publication that is with rumqttc or the other side was given.
+    /// When the oldest publication was given that is sent and unanswered.
     pub(super) fn oldest(&self) -> Option<Duration> {
-        self.sent.front().or_else(|| self.queued.front()).map(|entry| entry.given)
+        let given = |entries: &VecDeque<Entry>| entries.front().map(|entry| entry.given);
+        given(&self.sent).into_iter().chain(given(&self.unwritten)).min()
     }
 
     /// The next answer to tell.
@@ -132,8 +147,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn packet() -> Packet {
-        Packet { topic: "t".into(), qos: Qos::AtLeastOnce, retain: false, payload: Vec::new() }
+    fn packet(qos: Qos) -> Packet {
+        Packet { topic: "t".into(), qos, retain: false, payload: Vec::new() }
     }
 
     fn id(sequence: u64) -> Id {
@@ -144,11 +159,8 @@ mod tests {
     fn an_answer_settles_the_publication_that_was_sent_under_its_packet_id() {
         let mut flight = Flight::new(10);
         for sequence in 0..3 {
-            flight.give(packet(), vec![id(sequence)], Duration::from_secs(sequence));
+            flight.give(packet(Qos::AtLeastOnce), vec![id(sequence)], Duration::from_secs(sequence));
             assert!(flight.release().is_some());
-        }
-        for packet_id in 1..=3 {
-            flight.sent(packet_id);
         }
         flight.acknowledged(2);
         assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(1)])));
@@ -163,49 +175,64 @@ mod tests {
 
     #[test]
     fn what_has_no_ids_is_not_reported_and_qos_0_is_done_once_it_is_written() {
-        let mut flight = Flight::new(10);
-        flight.give(packet(), vec![], Duration::ZERO);
-        flight.give(packet(), vec![id(7)], Duration::ZERO);
-        while flight.release().is_some() {}
-        flight.sent(1);
+        let mut flight = Flight::new(1);
+        flight.give(packet(Qos::AtLeastOnce), vec![], Duration::ZERO);
+        flight.give(packet(Qos::AtMostOnce), vec![id(7)], Duration::ZERO);
+        assert!(matches!(flight.release(), Some((_, 1))));
+        assert!(matches!(flight.release(), Some((_, 0))), "QoS 0 waits for no answer");
         assert!(!flight.refused(1, Lasting::Retry, "not authorised".into()));
         assert_eq!(flight.next(), None);
-        flight.sent(0);
+        flight.written();
         assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(7)])));
         assert_eq!(flight.oldest(), None);
     }
 
+    /// A broker may leave one unanswered for as long as `ack_timeout` while it answers all others.
+    #[test]
+    fn a_packet_id_that_is_still_unanswered_when_the_ids_come_round_is_passed_over() {
+        let mut flight = Flight::new(2);
+        flight.give(packet(Qos::AtLeastOnce), vec![id(0)], Duration::ZERO);
+        assert!(matches!(flight.release(), Some((_, 1))));
+        let mut last = 1;
+        for sequence in 1..=70_000 {
+            flight.give(packet(Qos::AtLeastOnce), vec![id(sequence)], Duration::ZERO);
+            let (_, packet_id) = flight.release().unwrap();
+            assert_eq!(packet_id, if last == u16::MAX { 2 } else { last + 1 });
+            last = packet_id;
+            flight.acknowledged(packet_id);
+            assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(sequence)])));
+        }
+    }
+
     proptest! {
-        /// rumqttc's own rule of handing out ids, against answers in any order.
+        /// Against answers in any order.
         #[test]
-        fn no_packet_id_is_used_again_before_it_was_answered(
-            ids in 1_u16..8,
+        fn no_more_are_unanswered_than_may_be_and_each_is_settled_by_its_own_answer(
+            most in 1_u16..8,
             steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..200),
         ) {
-            let mut flight = Flight::new(ids);
-            let (mut given, mut last_id, mut told) = (0, 0, 0);
-            let mut taken: Vec<(u16, u64)> = Vec::new();
-            let mut order = 0;
+            let mut flight = Flight::new(most);
+            let (mut given, mut sent, mut told) = (0, 0, 0);
+            let mut out: Vec<(u16, u64)> = Vec::new();
             for (give, which) in steps {
-                if give || taken.is_empty() {
-                    flight.give(packet(), vec![id(given)], Duration::ZERO);
+                if give || out.is_empty() {
+                    flight.give(packet(Qos::ExactlyOnce), vec![id(given)], Duration::ZERO);
                     given += 1;
                 } else {
-                    let (packet_id, sequence) = taken.remove(which.index(taken.len()));
+                    let (packet_id, sequence) = out.remove(which.index(out.len()));
                     flight.acknowledged(packet_id);
                     prop_assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(sequence)])));
                     told += 1;
                 }
-                while flight.release().is_some() {
-                    last_id = last_id % ids + 1;
-                    prop_assert!(taken.iter().all(|(packet_id, _)| *packet_id != last_id));
-                    flight.sent(last_id);
-                    taken.push((last_id, order));
-                    order += 1;
+                while let Some((_, packet_id)) = flight.release() {
+                    prop_assert!(packet_id > 0 && out.iter().all(|(other, _)| *other != packet_id));
+                    out.push((packet_id, sent));
+                    sent += 1;
                 }
+                prop_assert!(out.len() <= usize::from(most));
+                prop_assert!(!flight.holds() || out.len() == usize::from(most));
             }
-            prop_assert_eq!(given - told, taken.len() as u64 + flight.held.len() as u64);
-            prop_assert!(!taken.is_empty() || !flight.holds(), "what is held always has something to wait for");
+            prop_assert_eq!(given - told, out.len() as u64 + flight.held.len() as u64);
         }
     }
 }

@@ -1,24 +1,21 @@
-//! One connection: a handle, and a task that drives rumqttc.
+//! One connection: what was given to it, what the broker has answered, and when it is dead.
 //!
-//! rumqttc's `poll` is not cancel-safe, so the task alone calls it and always to its end; the handle's `next` waits
-//! for the books to change, which is. Handle and task share the books ([`Flight`]) and the queue into rumqttc under
-//! one lock that is held for a few instructions and never across an await, so that the order of the books is the
-//! order of the queue. Nothing here grows: the caller keeps to [`Limits`], and each publication makes one event.
+//! There is no task behind it: a session works while [`next`](uplink::Session::next) or
+//! [`close`](uplink::Session::close) is polled, and both are cancel-safe. Nothing here grows: the caller keeps to
+//! [`Limits`], and each publication makes one event.
 //!
-//! The task ends, and with it the connection, at rumqttc's first error; when nothing has been heard for one and a half
-//! keep-alives; when the oldest publication has gone unanswered for `ack_timeout`; and with the handle. What had been
-//! answered by then is told before the error.
+//! It ends at the link's first error; when nothing has been heard for one and a half keep-alives; and when the oldest
+//! publication has gone unanswered for `ack_timeout`. What had been answered by then is told before the error.
 
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
 
 use super::config::{Protocol, Qos};
 use super::flight::{Flight, Packet};
-use super::link::{Client, Connected, EventLoop, Signal};
+use super::link::{Failure, Heard, Link, Signal};
+use super::standby::Return;
 use super::topics::Topics;
 use super::words::Context;
 use crate::clock::Clock;
@@ -32,10 +29,17 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// An MQTT connection that the broker has accepted.
 #[derive(Debug)]
 pub struct Session {
-    shared: Arc<Shared>,
-    driver: JoinHandle<()>,
+    link: Link,
+    flight: Flight,
     clock: Clock,
     terms: Terms,
+    /// When the broker was last heard, was last written to and was last pinged, on the monotonic clock.
+    heard: Duration,
+    wrote: Duration,
+    pinged: Duration,
+    end: Option<LinkError>,
+    /// Waits for the first broker, on a standby.
+    back: Option<Return>,
 }
 
 /// What a session is held to.
@@ -44,55 +48,131 @@ pub(super) struct Terms {
     pub(super) topics: Topics,
     pub(super) qos: Qos,
     pub(super) limits: Limits,
+    /// How many publications with QoS 1 or 2 the broker lets be unanswered.
+    pub(super) receive_max: u16,
     pub(super) packet_max: usize,
     pub(super) keep_alive: Duration,
     pub(super) ack_timeout: Duration,
     pub(super) context: Context,
 }
 
-#[derive(Debug)]
-struct Shared {
-    books: Mutex<Books>,
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct Books {
-    flight: Flight,
-    client: Client,
-    end: Option<LinkError>,
-}
-
-impl Shared {
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+impl Session {
+    pub(super) fn start(link: Link, terms: Terms, back: Option<Return>, clock: Clock) -> Self {
+        let (flight, now) = (Flight::new(terms.receive_max), clock.monotonic());
+        Self { link, flight, clock, terms, heard: now, wrote: now, pinged: now, end: None, back }
     }
-}
 
-impl Books {
-    /// Queues what may go.
+    /// Sends what may go.
     fn release(&mut self) {
-        while let Some(packet) = self.flight.release() {
-            self.client.publish(packet);
+        while let Some((packet, packet_id)) = self.flight.release() {
+            self.link.publish(packet, packet_id);
         }
     }
-}
 
-impl Session {
-    pub(super) fn start(connected: Connected, terms: Terms, clock: Clock) -> Self {
-        let Connected { client, event_loop, ids, .. } = connected;
-        let books = Books { flight: Flight::new(ids), client, end: None };
-        let shared = Arc::new(Shared { books: Mutex::new(books), changed: Notify::new() });
-        let driver = Driver {
-            shared: Arc::clone(&shared),
-            clock: clock.clone(),
-            dead_after: terms.keep_alive.saturating_mul(3) / 2,
-            ack_timeout: terms.ack_timeout,
-            slots_left: (ids / 2).max(1),
-            context: terms.context.clone(),
-        };
-        let driver = tokio::spawn(driver.run(event_loop));
-        Self { shared, driver, clock, terms }
+    /// Works until something has happened, and has it in the books. Cancel-safe. An event is one that the books do not
+    /// have.
+    async fn work(&mut self) -> Option<Event> {
+        let due = self.clock.instant(self.next_due());
+        tokio::select! {
+            biased;
+            signal = poll_fn(|cx| self.link.poll(cx)) => self.note(signal),
+            () = sleep_until(due) => self.check(),
+            why = Return::answers(&mut self.back) => {
+                self.back = None;
+                return Some(Event::Renew { why });
+            }
+        }
+        None
+    }
+
+    fn note(&mut self, signal: Result<Signal, Failure>) {
+        match signal {
+            Ok(Signal::Heard(heard)) => {
+                self.heard = self.clock.monotonic();
+                self.answer(heard);
+                self.release();
+            }
+            Ok(Signal::Written) => {
+                self.wrote = self.clock.monotonic();
+                self.flight.written();
+            }
+            Err(failure) => self.end = Some(self.terms.context.broken(failure, super::now(&self.clock))),
+        }
+    }
+
+    /// What answers nothing that was sent is passed over: it harms nobody.
+    fn answer(&mut self, heard: Heard) {
+        match heard {
+            Heard::Acknowledged(packet_id) => self.flight.acknowledged(packet_id),
+            Heard::Received(packet_id) => {
+                if self.flight.awaits(packet_id) {
+                    self.link.release(packet_id);
+                }
+            }
+            Heard::Refused { packet_id, lasting, reason } => {
+                if !self.flight.refused(packet_id, lasting, reason.clone()) {
+                    let broker = &self.terms.context.peer;
+                    tracing::warn!(broker, reason, "the broker refuses this gateway's status");
+                }
+            }
+            Heard::Accepted(_) | Heard::Other => {}
+        }
+    }
+
+    /// When nothing will have been heard for one and a half keep-alives.
+    fn dead_at(&self) -> Duration {
+        self.heard + self.terms.keep_alive.saturating_mul(3) / 2
+    }
+
+    /// When the broker has heard nothing, or has said nothing, for a keep-alive.
+    fn ping_at(&self) -> Duration {
+        self.heard.min(self.wrote).max(self.pinged) + self.terms.keep_alive
+    }
+
+    /// When the oldest publication will have gone unanswered for too long.
+    fn late_at(&self) -> Option<Duration> {
+        self.flight.oldest().map(|given| given + self.terms.ack_timeout)
+    }
+
+    /// The earliest time at which something is to be done without a word from the link.
+    fn next_due(&self) -> Duration {
+        let due = self.dead_at().min(self.ping_at());
+        self.late_at().map_or(due, |late_at| due.min(late_at))
+    }
+
+    /// Does what is due.
+    fn check(&mut self) {
+        let now = self.clock.monotonic();
+        let peer = &self.terms.context.peer;
+        if now >= self.dead_at() {
+            let silence = units::show(self.terms.keep_alive.saturating_mul(3) / 2);
+            self.end = Some(LinkError {
+                what: format!("nothing was heard of {peer} for {silence}"),
+                hint: Some("the network is down, or so slow that `keep_alive` should be longer".to_owned()),
+            });
+        } else if self.late_at().is_some_and(|late_at| now >= late_at) {
+            let patience = units::show(self.terms.ack_timeout);
+            self.end = Some(LinkError {
+                what: format!("{peer} has not acknowledged a message for {patience}"),
+                hint: Some("is the broker overloaded? If it is only slow, raise `ack_timeout`".to_owned()),
+            });
+        } else if now >= self.ping_at() {
+            self.pinged = now;
+            self.link.ping();
+        }
+    }
+
+    /// Says good-bye behind everything else, and waits for the broker to close: closing first would throw away what is
+    /// still on its way there, were an answer unread here.
+    async fn farewell(&mut self) {
+        self.back = None;
+        while self.end.is_none() && self.flight.holds() {
+            self.work().await;
+        }
+        self.link.disconnect();
+        while self.end.is_none() {
+            self.work().await;
+        }
     }
 }
 
@@ -133,158 +213,31 @@ impl uplink::Session for Session {
         if size > terms.packet_max {
             return Err(TooLarge { size, limit: terms.packet_max });
         }
-        let mut books = self.shared.books();
-        books.flight.give(packet, ids, self.clock.monotonic());
-        books.release();
+        self.flight.give(packet, ids, self.clock.monotonic());
+        self.release();
         Ok(())
     }
 
     async fn next(&mut self) -> Result<Event, LinkError> {
         loop {
-            {
-                let mut books = self.shared.books();
-                if let Some(event) = books.flight.next() {
-                    return Ok(event);
-                }
-                if let Some(error) = &books.end {
-                    return Err(error.clone());
-                }
+            if let Some(event) = self.flight.next() {
+                return Ok(event);
             }
-            self.shared.changed.notified().await;
+            if let Some(end) = &self.end {
+                return Err(end.clone());
+            }
+            if let Some(event) = self.work().await {
+                return Ok(event);
+            }
         }
     }
 
     async fn close(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let farewell = async {
-            loop {
-                {
-                    let books = shared.books();
-                    if books.end.is_some() {
-                        return;
-                    }
-                    if !books.flight.holds() {
-                        books.client.disconnect();
-                        break;
-                    }
-                }
-                shared.changed.notified().await;
-            }
-            // The broker closes once it has read the DISCONNECT. Closing first would throw away what is still on its
-            // way there, were an answer unread here.
-            let _ = (&mut self.driver).await;
-        };
-        if tokio::time::timeout(CLOSE_WITHIN, farewell).await.is_err() {
+        if timeout(CLOSE_WITHIN, self.farewell()).await.is_err() {
             tracing::debug!(broker = self.terms.context.peer, "no orderly end of the connection in time");
         }
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-struct Driver {
-    shared: Arc<Shared>,
-    clock: Clock,
-    dead_after: Duration,
-    ack_timeout: Duration,
-    /// How many more slots rumqttc may lose before they run short.
-    slots_left: u16,
-    context: Context,
-}
-
-impl Driver {
-    async fn run(mut self, mut event_loop: EventLoop) {
-        let end = self.drive(&mut event_loop).await;
-        while let Some(signal) = event_loop.leftover() {
-            self.note(signal);
-        }
-        self.shared.books().end = Some(end);
-        self.shared.changed.notify_one();
-    }
-
-    /// Drives the connection until it ends, and says why it did.
-    async fn drive(&mut self, event_loop: &mut EventLoop) -> LinkError {
-        let mut heard = self.clock.monotonic();
-        let mut watchdog = pin!(tokio::time::sleep_until(self.clock.instant(heard)));
-        loop {
-            let polled = {
-                let mut poll = pin!(event_loop.poll());
-                loop {
-                    tokio::select! {
-                        biased;
-                        polled = &mut poll => break polled,
-                        () = &mut watchdog => match self.next_check(heard) {
-                            Ok(at) => watchdog.as_mut().reset(self.clock.instant(at)),
-                            Err(end) => return end,
-                        },
-                    }
-                }
-            };
-            match polled {
-                Ok(signal) => {
-                    if signal.is_from_peer() {
-                        heard = self.clock.monotonic();
-                    }
-                    self.note(signal);
-                    if self.slots_left == 0 {
-                        let what = format!("{} refused many publications", self.context.peer);
-                        return LinkError { what, hint: Some("weir connects anew to go on".to_owned()) };
-                    }
-                }
-                Err(failure) => return self.context.broken(failure, super::now(&self.clock)),
-            }
-        }
-    }
-
-    /// The earliest time at which something can be overdue; an error where something is.
-    fn next_check(&self, heard: Duration) -> Result<Duration, LinkError> {
-        let now = self.clock.monotonic();
-        let peer = &self.context.peer;
-        let dead_at = heard + self.dead_after;
-        if now >= dead_at {
-            let silence = units::show(self.dead_after);
-            return Err(LinkError {
-                what: format!("nothing was heard of {peer} for {silence}"),
-                hint: Some("the network is down, or so slow that `keep_alive` should be longer".to_owned()),
-            });
-        }
-        // What is given from now on is due later than this.
-        let late_at = self.shared.books().flight.oldest().unwrap_or(now) + self.ack_timeout;
-        if now >= late_at {
-            let patience = units::show(self.ack_timeout);
-            return Err(LinkError {
-                what: format!("{peer} has not acknowledged a message for {patience}"),
-                hint: Some("is the broker overloaded? If it is only slow, raise `ack_timeout`".to_owned()),
-            });
-        }
-        Ok(dead_at.min(late_at))
-    }
-
-    fn note(&mut self, signal: Signal) {
-        let mut books = self.shared.books();
-        match signal {
-            Signal::Sent(packet_id) => books.flight.sent(packet_id),
-            Signal::Acknowledged(packet_id) => books.flight.acknowledged(packet_id),
-            Signal::Refused { packet_id, lasting, reason, slot_lost } => {
-                if slot_lost {
-                    self.slots_left = self.slots_left.saturating_sub(1);
-                }
-                if !books.flight.refused(packet_id, lasting, reason.clone()) {
-                    tracing::warn!(
-                        broker = self.context.peer,
-                        reason,
-                        "the broker refuses this gateway's status"
-                    );
-                }
-            }
-            Signal::Heard | Signal::Wrote => return,
-        }
-        books.release();
-        drop(books);
-        self.shared.changed.notify_one();
-    }
-}
+#[cfg(test)]
+mod tests;

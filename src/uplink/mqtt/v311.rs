@@ -1,79 +1,70 @@
-//! MQTT 3.1.1 by rumqttc.
+//! The packets of MQTT 3.1.1, by rumqttc.
 
+use bytes::BytesMut;
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, LastWill, Packet as Wire, Publish};
+use rumqttc::mqttbytes::{Error, QoS};
 use rumqttc::v5::mqttbytes::v5::ConnectReturnCode as Code;
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, Incoming, LastWill, MqttOptions, Outgoing, QoS,
-    StateError, TlsConfiguration, TlsError, Transport, mqttbytes,
-};
 
 use super::config::Qos;
-use super::link::{CONNECT_WITHIN, Client, Connected, EventLoop, Failure, Options, PACKET_MAX, Signal};
+use super::flight::Packet;
+use super::link::{Accepted, Failure, Heard, INCOMING_MAX, Options, PACKET_MAX};
 
-pub(super) async fn connect(options: Options) -> Result<Connected, Failure> {
-    let will = options.will;
-    let mut mqtt = MqttOptions::new(options.client_id, options.host, options.port);
-    mqtt.set_clean_session(true)
-        .set_keep_alive(options.keep_alive)
-        .set_inflight(options.ids)
-        .set_last_will(LastWill::new(will.topic, will.payload, qos(will.qos), will.retain));
-    let incoming_max = mqtt.max_packet_size();
-    mqtt.set_max_packet_size(incoming_max, PACKET_MAX);
-    if let Some(tls) = options.tls {
-        mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
-    }
-    // A DISCONNECT goes behind as many publications as there are ids.
-    let (client, mut event_loop) = AsyncClient::new(mqtt, usize::from(options.ids) + 1);
-    event_loop.network_options.set_connection_timeout(CONNECT_WITHIN.as_secs());
-    event_loop.network_options.set_tcp_nodelay(true); // as in `v5`
-    match event_loop.poll().await.map_err(failure)? {
-        Event::Incoming(Incoming::ConnAck(_)) => Ok(Connected {
-            client: Client::V311(client),
-            event_loop: EventLoop::V311(Box::new(event_loop)),
-            ids: options.ids,
-            packet_max: PACKET_MAX,
-            qos_max: 2,
-            keep_alive: options.keep_alive,
-        }),
-        other => Err(Failure::Protocol(format!("{other:?} before a CONNACK"))),
+pub(super) fn connect(options: Options, out: &mut BytesMut) -> Result<(), String> {
+    let keep_alive = options.keep_alive_seconds();
+    let Options { client_id, will, .. } = options;
+    let will = LastWill::new(will.topic, will.payload, qos(will.qos), will.retain);
+    let connect = Connect::new(client_id);
+    write(&Wire::Connect(Connect { keep_alive, clean_session: true, last_will: Some(will), ..connect }), out)
+}
+
+pub(super) fn publish(packet: Packet, packet_id: u16, out: &mut BytesMut) -> Result<(), String> {
+    let Packet { topic, retain, payload, .. } = packet;
+    let publish = Publish::new(topic, qos(packet.qos), payload);
+    write(&Wire::Publish(Publish { retain, pkid: packet_id, ..publish }), out)
+}
+
+fn write(packet: &Wire, out: &mut BytesMut) -> Result<(), String> {
+    packet.write(out, PACKET_MAX).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Takes the next packet off `incoming`, once it is there as a whole.
+pub(super) fn read(incoming: &mut BytesMut) -> Result<Option<Heard>, Failure> {
+    let length = incoming.len();
+    match Wire::read(incoming, INCOMING_MAX as usize) {
+        Ok(packet) => heard(packet).map(Some),
+        Err(Error::InsufficientBytes(_)) if incoming.len() == length => Ok(None),
+        Err(error) => Err(Failure::Protocol(error.to_string())),
     }
 }
 
-pub(super) fn signal(event: Event) -> Signal {
-    match event {
-        Event::Outgoing(Outgoing::Publish(packet_id)) => Signal::Sent(packet_id),
-        Event::Outgoing(_) => Signal::Wrote,
-        Event::Incoming(Incoming::PubAck(ack)) => Signal::Acknowledged(ack.pkid),
-        Event::Incoming(Incoming::PubComp(complete)) => Signal::Acknowledged(complete.pkid),
-        Event::Incoming(_) => Signal::Heard,
+fn heard(packet: Wire) -> Result<Heard, Failure> {
+    Ok(match packet {
+        Wire::ConnAck(answer) => match answer.code {
+            ConnectReturnCode::Success => {
+                let (receive_max, packet_max) = (u16::MAX, PACKET_MAX);
+                Heard::Accepted(Accepted { receive_max, packet_max, qos_max: 2, keep_alive: None })
+            }
+            refusal => return Err(Failure::Refused(code(refusal))),
+        },
+        Wire::PubAck(ack) => Heard::Acknowledged(ack.pkid),
+        Wire::PubRec(received) => Heard::Received(received.pkid),
+        Wire::PubComp(complete) => Heard::Acknowledged(complete.pkid),
+        _ => Heard::Other,
+    })
+}
+
+fn code(code: ConnectReturnCode) -> Code {
+    match code {
+        ConnectReturnCode::Success => Code::Success,
+        ConnectReturnCode::RefusedProtocolVersion => Code::RefusedProtocolVersion,
+        ConnectReturnCode::BadClientId => Code::BadClientId,
+        ConnectReturnCode::ServiceUnavailable => Code::ServiceUnavailable,
+        ConnectReturnCode::BadUserNamePassword => Code::BadUserNamePassword,
+        ConnectReturnCode::NotAuthorized => Code::NotAuthorized,
     }
 }
 
-pub(super) fn failure(error: ConnectionError) -> Failure {
-    match error {
-        ConnectionError::Io(error)
-        | ConnectionError::Tls(TlsError::Io(error))
-        | ConnectionError::MqttState(
-            StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
-        ) => Failure::Io(error),
-        ConnectionError::Tls(TlsError::TLS(error)) => Failure::Tls(error),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed,
-        ConnectionError::MqttState(StateError::AwaitPingResp) | ConnectionError::FlushTimeout => {
-            Failure::Silent
-        }
-        ConnectionError::NetworkTimeout => Failure::Timeout,
-        ConnectionError::ConnectionRefused(code) => Failure::Refused(match code {
-            ConnectReturnCode::Success => Code::Success,
-            ConnectReturnCode::RefusedProtocolVersion => Code::RefusedProtocolVersion,
-            ConnectReturnCode::BadClientId => Code::BadClientId,
-            ConnectReturnCode::ServiceUnavailable => Code::ServiceUnavailable,
-            ConnectReturnCode::BadUserNamePassword => Code::BadUserNamePassword,
-            ConnectReturnCode::NotAuthorized => Code::NotAuthorized,
-        }),
-        other => Failure::Protocol(other.to_string()),
-    }
-}
-
-pub(super) fn qos(qos: Qos) -> QoS {
+fn qos(qos: Qos) -> QoS {
     match qos {
         Qos::AtMostOnce => QoS::AtMostOnce,
         Qos::AtLeastOnce => QoS::AtLeastOnce,

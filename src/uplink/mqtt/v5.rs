@@ -1,89 +1,116 @@
-//! MQTT 5 by rumqttc.
+//! The packets of MQTT 5, by rumqttc.
 
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, PubCompReason, PubRecReason};
-use rumqttc::v5::mqttbytes::{self, QoS};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, Incoming, MqttOptions, StateError, TlsError};
-use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use bytes::{Buf, BytesMut};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, Connect, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet as Wire, PubAckReason,
+    PubCompReason, PubRecReason, Publish,
+};
+use rumqttc::v5::mqttbytes::{Error, QoS};
+use std::time::Duration;
 
 use super::config::Qos;
-use super::link::{CONNECT_WITHIN, Client, Connected, EventLoop, Failure, Options, PACKET_MAX, Signal};
+use super::flight::Packet;
+use super::link::{Accepted, Failure, Heard, INCOMING_MAX, Options, PACKET_MAX};
 use super::words;
 
-pub(super) async fn connect(options: Options) -> Result<Connected, Failure> {
-    let will = options.will;
-    let mut mqtt = MqttOptions::new(options.client_id, options.host, options.port);
-    mqtt.set_clean_start(true)
-        .set_keep_alive(options.keep_alive)
-        .set_connection_timeout(CONNECT_WITHIN.as_secs())
-        // Unset, it reserves 65,535 slots.
-        .set_outgoing_inflight_upper_limit(options.ids)
-        .set_last_will(LastWill::new(will.topic, will.payload, qos(will.qos), will.retain, None));
-    if let Some(tls) = options.tls {
-        mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
-    }
-    // Else a small packet waits behind another for the other side's delayed acknowledgement: 40 ms each time.
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    mqtt.set_network_options(network);
-    // A DISCONNECT goes behind as many publications as there are ids.
-    let (client, mut event_loop) = AsyncClient::new(mqtt, usize::from(options.ids) + 1);
-    let accepted = match event_loop.poll().await.map_err(failure)? {
-        Event::Incoming(Packet::ConnAck(accepted)) => accepted,
-        other => return Err(Failure::Protocol(format!("{other:?} before a CONNACK"))),
-    };
-    let (mut ids, mut packet_max, mut qos_max) = (options.ids, PACKET_MAX, 2);
-    if let Some(properties) = accepted.properties {
-        // rumqttc goes round as many ids as the broker takes at once.
-        ids = properties.receive_max.map_or(ids, |most| most.min(ids));
-        packet_max =
-            properties.max_packet_size.and_then(|most| usize::try_from(most).ok()).unwrap_or(packet_max);
-        qos_max = properties.max_qos.unwrap_or(qos_max);
-    }
-    if ids == 0 {
-        return Err(Failure::Protocol("a receive maximum of 0".to_owned()));
-    }
-    // MQTT 5, 3.2.2.3.14: 0 turns keep-alive off, of which rumqttc would make a flood of pings.
-    if event_loop.options.keep_alive().is_zero() {
-        event_loop.options.set_keep_alive(options.keep_alive);
-    }
-    let keep_alive = event_loop.options.keep_alive();
-    let event_loop = EventLoop::V5(Box::new(event_loop));
-    Ok(Connected { client: Client::V5(client), event_loop, ids, packet_max, qos_max, keep_alive })
+pub(super) fn connect(options: Options, out: &mut BytesMut) -> Result<(), String> {
+    let keep_alive = options.keep_alive_seconds();
+    let Options { client_id, will, .. } = options;
+    let will = LastWill::new(will.topic, will.payload, qos(will.qos), will.retain, None);
+    // Without properties the session expires with the connection.
+    let connect = Connect { keep_alive, client_id, clean_start: true, properties: None };
+    write(&Wire::Connect(connect, Some(will), None), out)
 }
 
-pub(super) fn signal(event: Event) -> Signal {
-    let packet = match event {
-        Event::Outgoing(Outgoing::Publish(packet_id)) => return Signal::Sent(packet_id),
-        Event::Outgoing(_) => return Signal::Wrote,
-        Event::Incoming(packet) => packet,
-    };
-    match packet {
-        Incoming::PubAck(ack) => match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Signal::Acknowledged(ack.pkid),
+pub(super) fn publish(packet: Packet, packet_id: u16, out: &mut BytesMut) -> Result<(), String> {
+    let Packet { topic, retain, payload, .. } = packet;
+    let publish = Publish::new(topic, qos(packet.qos), payload, None);
+    write(&Wire::Publish(Publish { retain, pkid: packet_id, ..publish }), out)
+}
+
+fn write(packet: &Wire, out: &mut BytesMut) -> Result<(), String> {
+    packet.write(out, None).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Takes the next packet off `incoming`, once it is there as a whole.
+pub(super) fn read(incoming: &mut BytesMut) -> Result<Option<Heard>, Failure> {
+    // A DISCONNECT may leave out its properties, and its reason too (3.14.2): rumqttc takes neither.
+    match incoming[..] {
+        [0xE0, 0, ..] => return Err(Failure::Closed),
+        [0xE0, 1, reason, ..] => {
+            incoming.advance(3);
+            let reason = DisconnectReasonCode::try_from(reason).map_err(protocol)?;
+            return Err(Failure::Dismissed(reason, None));
+        }
+        _ => {}
+    }
+    let length = incoming.len();
+    match Wire::read(incoming, Some(INCOMING_MAX)) {
+        Ok(packet) => heard(packet).map(Some),
+        Err(Error::InsufficientBytes(_)) if incoming.len() == length => Ok(None),
+        Err(error) => Err(protocol(error)),
+    }
+}
+
+fn protocol(error: Error) -> Failure {
+    Failure::Protocol(error.to_string())
+}
+
+fn heard(packet: Wire) -> Result<Heard, Failure> {
+    Ok(match packet {
+        Wire::ConnAck(answer) => Heard::Accepted(accepted(answer)?),
+        Wire::PubAck(ack) => match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Heard::Acknowledged(ack.pkid),
             reason => {
                 let text = ack.properties.and_then(|properties| properties.reason_string);
-                let (lasting, reason) = words::refusal(reason, text);
-                Signal::Refused { packet_id: ack.pkid, lasting, reason, slot_lost: false }
+                refused(ack.pkid, words::refusal(reason, text))
             }
         },
         // A PUBREC that refuses ends the publication; one that does not is half of the way.
-        Incoming::PubRec(received) => match publication_reason(received.reason) {
-            None => Signal::Heard,
+        Wire::PubRec(received) => match publication_reason(received.reason) {
+            None => Heard::Received(received.pkid),
             Some(reason) => {
                 let text = received.properties.and_then(|properties| properties.reason_string);
-                let (lasting, reason) = words::refusal(reason, text);
-                Signal::Refused { packet_id: received.pkid, lasting, reason, slot_lost: true }
+                refused(received.pkid, words::refusal(reason, text))
             }
         },
-        Incoming::PubComp(complete) => match complete.reason {
-            PubCompReason::Success => Signal::Acknowledged(complete.pkid),
-            PubCompReason::PacketIdentifierNotFound => {
-                let (lasting, reason) = words::forgotten();
-                Signal::Refused { packet_id: complete.pkid, lasting, reason, slot_lost: true }
-            }
+        Wire::PubComp(complete) => match complete.reason {
+            PubCompReason::Success => Heard::Acknowledged(complete.pkid),
+            PubCompReason::PacketIdentifierNotFound => refused(complete.pkid, words::forgotten()),
         },
-        _ => Signal::Heard,
+        Wire::Disconnect(end) => {
+            let text = end.properties.and_then(|properties| properties.reason_string);
+            return Err(Failure::Dismissed(end.reason_code, text));
+        }
+        _ => Heard::Other,
+    })
+}
+
+fn accepted(answer: ConnAck) -> Result<Accepted, Failure> {
+    if answer.code != ConnectReturnCode::Success {
+        return Err(Failure::Refused(answer.code));
     }
+    let mut accepted =
+        Accepted { receive_max: u16::MAX, packet_max: PACKET_MAX, qos_max: 2, keep_alive: None };
+    if let Some(properties) = answer.properties {
+        accepted.receive_max = properties.receive_max.unwrap_or(accepted.receive_max);
+        accepted.packet_max = properties
+            .max_packet_size
+            .and_then(|most| usize::try_from(most).ok())
+            .unwrap_or(accepted.packet_max);
+        accepted.qos_max = properties.max_qos.unwrap_or(accepted.qos_max);
+        // 3.2.2.3.14: 0 turns keep-alive off at the broker; a dead link is to be found all the same.
+        let seconds = properties.server_keep_alive.filter(|seconds| *seconds > 0);
+        accepted.keep_alive = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    }
+    if accepted.receive_max == 0 {
+        return Err(Failure::Protocol("a receive maximum of 0".to_owned()));
+    }
+    Ok(accepted)
+}
+
+fn refused(packet_id: u16, (lasting, reason): (crate::uplink::Lasting, String)) -> Heard {
+    Heard::Refused { packet_id, lasting, reason }
 }
 
 fn publication_reason(reason: PubRecReason) -> Option<PubAckReason> {
@@ -99,26 +126,7 @@ fn publication_reason(reason: PubRecReason) -> Option<PubAckReason> {
     })
 }
 
-pub(super) fn failure(error: ConnectionError) -> Failure {
-    match error {
-        ConnectionError::Io(error)
-        | ConnectionError::Tls(TlsError::Io(error))
-        | ConnectionError::MqttState(
-            StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
-        ) => Failure::Io(error),
-        ConnectionError::Tls(TlsError::TLS(error)) => Failure::Tls(error),
-        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
-            Failure::Dismissed(reason_code, reason_string)
-        }
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed,
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Silent,
-        ConnectionError::Timeout(_) => Failure::Timeout,
-        ConnectionError::ConnectionRefused(code) => Failure::Refused(code),
-        other => Failure::Protocol(other.to_string()),
-    }
-}
-
-pub(super) fn qos(qos: Qos) -> QoS {
+fn qos(qos: Qos) -> QoS {
     match qos {
         Qos::AtMostOnce => QoS::AtMostOnce,
         Qos::AtLeastOnce => QoS::AtLeastOnce,

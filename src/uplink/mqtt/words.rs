@@ -60,10 +60,7 @@ impl Context {
                 Some(cause) => tls::explain(cause, peer, now).into(),
                 None => self.io(&cause),
             },
-            Failure::Tls(cause) => tls::explain(&cause, peer, now).into(),
             Failure::Dismissed(code, text) => self.dismissed(code, text),
-            // In version 5 too: rumqttc passes over a DISCONNECT without a list of properties, which is how mosquitto
-            // says its reason.
             Failure::Closed => error(
                 format!("{peer} closed the connection"),
                 format!(
@@ -71,9 +68,7 @@ impl Context {
                     self.client_id
                 ),
             ),
-            Failure::Silent | Failure::Timeout => {
-                LinkError { what: format!("{peer} no longer answers"), hint: None }
-            }
+            Failure::Timeout => LinkError { what: format!("{peer} no longer answers"), hint: None },
             Failure::Protocol(what) => error(
                 format!("{peer} broke the rules of MQTT ({what})"),
                 "see what the broker's log says of it",
