@@ -107,7 +107,6 @@ async fn a_gap_record_and_a_status_are_never_sent_with_less_than_qos_1() {
     assert_eq!(told, [("weir/gw-042/gaps", 1, false), ("weir/gw-042/status", 1, true)]);
 }
 
-/// The broker ends the connection where more is unanswered than it has allowed.
 #[tokio::test]
 async fn the_brokers_receive_maximum_is_kept_in_whatever_order_it_answers() {
     for qos in [1, 2] {
@@ -167,21 +166,28 @@ async fn what_nobody_subscribes_to_counts_as_taken() {
     assert_eq!(acknowledged(&mut session).await, 1);
 }
 
+/// The broker ends the connection where more is unanswered than it has allowed.
 #[tokio::test]
 async fn a_status_waits_its_turn_where_the_brokers_receive_maximum_is_reached() {
     let broker = broker(|behaviour| {
         behaviour.limits.receive_maximum = Some(2);
-        behaviour.answers = Answers::Reversed(2);
+        behaviour.answers = Answers::Withheld;
     })
     .await;
     let mut session = connected(&broker, "").await;
-    // More than the two that may be unanswered, in the order of sending.
     session.send(status("online")).unwrap();
     session.send(data(1)).unwrap();
     session.send(data(2)).unwrap();
     session.send(status("still online")).unwrap();
+    let two = broker.wait(|seen| seen.iter().filter(|seen| matches!(seen, Seen::Received(_))).count() == 2);
+    tokio::select! {
+        event = session.next() => panic!("{event:?}"),
+        () = two => {}
+    }
+    broker.behave(|behaviour| behaviour.answers = Answers::AtOnce);
     assert_eq!(acknowledged(&mut session).await, 1);
     assert_eq!(acknowledged(&mut session).await, 2);
+    session.close().await;
     let payloads: Vec<_> = broker.received().into_iter().map(|publish| publish.payload).collect();
     assert_eq!(payloads, ["online".into(), "1".into(), "2".into(), Vec::from("still online")]);
 }
