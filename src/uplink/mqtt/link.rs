@@ -4,7 +4,7 @@
 //! resends for itself, and loses what it keeps.
 //!
 //! - What is said is gathered, and goes out in one piece once all that had been read by then was told.
-//! - Nothing is buffered beyond that: what a slow stream does not take stays here, and the caller bounds it.
+//! - Nothing is buffered beyond that but by TLS and the socket: what they do not take stays here. The caller bounds it.
 //! - An error of writing is told only when there is nothing left to read. A broker that closes the connection has
 //!   mostly said why, by a DISCONNECT or a TLS alert, and was written to in the meantime.
 

@@ -30,6 +30,8 @@ impl Context {
                 format!("{peer} did not answer within {} s", CONNECT_WITHIN.as_secs()),
                 "is the network up, and does a firewall let this port through?",
             ),
+            // The alert that says why may be lost with the connection.
+            Failure::Io(cause) if is_end(&cause) => self.not_connected(Failure::Closed, now),
             Failure::Closed if self.tls => error(
                 format!("{peer} closed the connection before it accepted it"),
                 "the broker's log may say why: often it does not accept the client certificate",
@@ -93,7 +95,7 @@ impl Context {
                 format!("{peer} did not answer"),
                 "is the network up, and does a firewall let this port through?",
             ),
-            K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof => {
+            _ if is_end(cause) => {
                 let hint = "it may be restarting; its log may say why";
                 error(format!("{peer} closed the connection"), hint)
             }
@@ -224,6 +226,12 @@ fn error(what: impl Into<String>, hint: impl Into<String>) -> LinkError {
     LinkError { what: what.into(), hint: Some(hint.into()) }
 }
 
+/// Whether the other side has ended the connection.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof)
+}
+
 /// Whether a name lookup failed: the standard library has no kind for that, only this text.
 fn is_lookup(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && error.to_string().contains("lookup")
@@ -264,7 +272,9 @@ mod tests {
             assert!(told.starts_with(words) && told.contains(": "), "{told}");
         }
         assert!(told(Failure::Timeout).starts_with("broker.example:8883 did not answer within 30 s"));
-        assert!(told(Failure::Closed).contains("client certificate"));
+        for failure in [Failure::Closed, Failure::Io(io::ErrorKind::UnexpectedEof.into())] {
+            assert!(told(failure).contains("client certificate"));
+        }
         assert!(told(Failure::Protocol("x".into())).contains("try `protocol = \"3.1.1\"`"));
     }
 
