@@ -13,6 +13,7 @@ use super::super::decode::{self, Decoder};
 use super::super::{Context, Receipt, Refusal};
 use super::allow::Network;
 use super::request::{PAYLOAD_MAX, Refused, Request};
+use super::socket::Route;
 use super::taken::Taken;
 use crate::model::{NAME_MAX, Reading, Readings};
 
@@ -65,7 +66,7 @@ struct Waiting {
 /// Whom to answer, and what an answer repeats of its request.
 #[derive(Debug)]
 struct Envelope {
-    peer: SocketAddr,
+    route: Route,
     confirmable: bool,
     id: u16,
     token: Vec<u8>,
@@ -94,10 +95,11 @@ impl Endpoint {
     pub(super) fn receive(
         &mut self,
         now: Duration,
-        peer: SocketAddr,
+        route: Route,
         datagram: &[u8],
         out: &mut Readings,
     ) -> Reaction {
+        let peer = route.peer;
         if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(peer.ip())) {
             // Without an answer: nobody outside learns, or uses for a detour, that something listens here.
             self.refuse(peer, Refusal::NotAllowed, "its address is not in `allow`");
@@ -131,7 +133,7 @@ impl Endpoint {
             }
         };
         let digest = self.hasher.hash_one((peer, datagram));
-        let envelope = Envelope { peer, confirmable, id, token: packet.get_token().to_vec() };
+        let envelope = Envelope { route, confirmable, id, token: packet.get_token().to_vec() };
         self.copy(now, digest, envelope).unwrap_or_else(|envelope| {
             match self.read(&packet, datagram.len(), out) {
                 Ok(readings) => {
@@ -156,7 +158,7 @@ impl Endpoint {
         now: Duration,
         count: usize,
         receipt: Receipt,
-        mut send: impl FnMut(SocketAddr, &[u8]),
+        mut send: impl FnMut(&Route, &[u8]),
     ) {
         for _ in 0..count {
             let Some(Waiting { envelope, digest, readings }) = self.waiting.pop_front() else { return };
@@ -169,7 +171,7 @@ impl Endpoint {
                             self.context.stats.forget(&self.context.name);
                         }
                     }
-                    Receipt::Busy => self.refuse(envelope.peer, Refusal::Busy, "the pipeline is full"),
+                    Receipt::Busy => self.refuse(envelope.route.peer, Refusal::Busy, "the pipeline is full"),
                 }
             }
             // Settled in the order of arrival, a copy finds here what became of the first.
@@ -178,7 +180,7 @@ impl Endpoint {
             } else {
                 envelope.answer(ResponseType::ServiceUnavailable, "the pipeline is full")
             };
-            send(envelope.peer, &answer);
+            send(&envelope.route, &answer);
         }
     }
 

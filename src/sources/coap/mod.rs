@@ -20,6 +20,7 @@ mod allow;
 mod dropped;
 mod endpoint;
 mod request;
+mod socket;
 mod taken;
 
 use std::collections::VecDeque;
@@ -27,7 +28,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
 
 use serde::{Deserialize, Deserializer};
-use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
 use super::{Batch, Context, Receipt, Source, SourceError};
@@ -35,6 +35,7 @@ use crate::model::Readings;
 
 pub use allow::Network;
 use endpoint::{Endpoint, MESSAGE_MAX, Reaction};
+use socket::{Route, Socket};
 
 /// A source of `type = "coap_server"`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -104,7 +105,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Server {
     listen: SocketAddr,
-    socket: UdpSocket,
+    socket: Socket,
     buffer: Box<[u8]>,
     /// What the kernel had dropped when it was asked last.
     dropped: u32,
@@ -127,7 +128,7 @@ impl Source for Server {
         let listen = config.listen;
         Ok(Self {
             listen,
-            socket: UdpSocket::bind(listen).await.map_err(|error| refused(listen, &error))?,
+            socket: Socket::bind(listen).await.map_err(|error| refused(listen, &error))?,
             // One byte more than is read shows what is too large.
             buffer: vec![0; MESSAGE_MAX + 1].into(),
             dropped: 0,
@@ -143,20 +144,11 @@ impl Source for Server {
             tokio::select! {
                 biased;
                 receipt = first(&mut self.receipts) => self.settle(receipt),
-                received = self.socket.recv_from(&mut self.buffer),
-                    if self.endpoint.waiting() < WAITING_MAX => match received
-                {
-                    Ok((length, peer)) => {
-                        if let Some(batch) = self.take(length, peer) {
-                            return Ok(batch);
-                        }
+                ready = self.socket.readable(), if self.endpoint.waiting() < WAITING_MAX => {
+                    if let Some(batch) = ready.and_then(|()| self.take()).map_err(|error| self.gone(&error))? {
+                        return Ok(batch);
                     }
-                    Err(error) if is_a_peers(&error) => {}
-                    Err(error) => {
-                        let what = format!("the socket at {}", self.listen);
-                        return Err(SourceError::Gone { what, cause: error.to_string() });
-                    }
-                },
+                }
             }
         }
     }
@@ -171,37 +163,44 @@ async fn first(receipts: &mut VecDeque<(oneshot::Receiver<Receipt>, usize)>) -> 
 }
 
 impl Server {
-    /// Makes a batch of the datagram in the buffer and those that lie in the socket; `None` where they bring nothing.
-    fn take(&mut self, length: usize, peer: SocketAddr) -> Option<Batch> {
+    /// Makes a batch of what lies in the socket; `None` where that brings nothing.
+    fn take(&mut self) -> io::Result<Option<Batch>> {
         self.count_dropped();
         let Self { socket, buffer, context, endpoint, receipts, .. } = self;
         let arrival = context.clock.now();
         let mut readings = Readings::new(arrival);
         let mut waiting = 0;
-        let mut datagram = (length, peer);
+        // What is not read now is read at the next look: nothing is taken from the socket that is not looked at.
         for _ in 0..BATCH_MAX {
-            let (length, peer) = datagram;
-            let bytes = buffer.get(..length).unwrap_or_default();
-            match endpoint.receive(arrival.monotonic, peer, bytes, &mut readings) {
-                Reaction::Silence => {}
-                Reaction::Answer(answer) => send(socket, peer, &answer),
-                Reaction::Wait => waiting += 1,
-            }
-            match socket.try_recv_from(buffer) {
-                Ok(next) => datagram = next,
+            let (length, route) = match socket.try_receive(buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_a_peers(&error) => continue,
+                Err(error) if readings.is_empty() && waiting == 0 => return Err(error),
+                // One that stays comes again.
                 Err(_) => break,
+            };
+            let bytes = buffer.get(..length).unwrap_or_default();
+            match endpoint.receive(arrival.monotonic, route, bytes, &mut readings) {
+                Reaction::Silence => {}
+                Reaction::Answer(answer) => send(socket, &route, &answer),
+                Reaction::Wait => waiting += 1,
             }
         }
         if !readings.is_empty() {
             let (receipt, told) = oneshot::channel();
             receipts.push_back((told, waiting));
-            return Some(Batch { readings, receipt: Some(receipt) });
+            return Ok(Some(Batch { readings, receipt: Some(receipt) }));
         }
         // Copies alone, of what a batch before brought: they are settled with that.
         if let Some((_, count)) = receipts.back_mut() {
             *count += waiting;
         }
-        None
+        Ok(None)
+    }
+
+    fn gone(&self, error: &io::Error) -> SourceError {
+        SourceError::Gone { what: format!("the socket at {}", self.listen), cause: error.to_string() }
     }
 
     /// Counts what the kernel dropped. It does so only while others lie in the socket, so this needs no timer.
@@ -217,8 +216,9 @@ impl Server {
     fn settle(&mut self, receipt: Receipt) {
         let Self { socket, context, endpoint, receipts, .. } = self;
         if let Some((_, count)) = receipts.pop_front() {
-            endpoint
-                .settle(context.clock.monotonic(), count, receipt, |peer, answer| send(socket, peer, answer));
+            endpoint.settle(context.clock.monotonic(), count, receipt, |route, answer| {
+                send(socket, route, answer)
+            });
         }
     }
 }
@@ -234,9 +234,9 @@ impl Drop for Server {
 }
 
 /// Sends without waiting. What cannot be sent is lost, as anything over UDP may be.
-fn send(socket: &UdpSocket, peer: SocketAddr, answer: &[u8]) {
-    if let Err(error) = socket.try_send_to(answer, peer) {
-        tracing::debug!(%peer, %error, "an answer was not sent");
+fn send(socket: &Socket, route: &Route, answer: &[u8]) {
+    if let Err(error) = socket.try_send(answer, route) {
+        tracing::debug!(peer = %route.peer, %error, "an answer was not sent");
     }
 }
 

@@ -2,6 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::net::UdpSocket;
+
 use super::*;
 use crate::clock::Clock;
 use crate::model::Timestamp;
@@ -62,7 +64,7 @@ fn context() -> Context {
 async fn open(listen: &str, allow: &str, context: &Context) -> (Server, u16) {
     let config = config(&format!("listen = '{listen}'\nallow = {allow}")).unwrap();
     let server = Server::open(&config, context).await.unwrap();
-    let port = server.socket.local_addr().unwrap().port();
+    let port = server.socket.port();
     (server, port)
 }
 
@@ -158,6 +160,64 @@ async fn what_lies_in_the_socket_is_one_batch_and_all_of_it_is_answered() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn of_a_backlog_larger_than_a_batch_every_request_is_taken_and_answered() {
+    const SENT: u8 = 200;
+    let context = context();
+    let (mut server, port) = open("127.0.0.1:0", "[]", &context).await;
+    let device = device("127.0.0.1", port).await;
+    for id in 0..SENT {
+        device.send(&request(id)).await.unwrap();
+    }
+    let mut taken = 0;
+    while taken < usize::from(SENT) {
+        taken += accept(&mut server).await;
+    }
+    idle(&mut server, async {
+        for id in 0..SENT {
+            assert_eq!(heard(&device).await, changed(id));
+        }
+    })
+    .await;
+    assert_eq!(context.stats.dropped_by_kernel.get(), 0);
+}
+
+/// A request by its first word, its copy, a ping and what is refused: the answers come from where they were asked.
+#[tokio::test]
+async fn a_socket_for_all_addresses_answers_from_the_one_that_was_asked() {
+    let context = context();
+    for (listen, asked, others) in [
+        ("0.0.0.0:0", "127.0.0.2", "127.0.0.1:0"),
+        ("0.0.0.0:0", "127.0.0.1", "127.0.0.3:0"),
+        ("[::]:0", "127.0.0.2", "127.0.0.1:0"),
+        ("[::]:0", "::1", "[::1]:0"),
+        ("127.0.0.2:0", "127.0.0.2", "127.0.0.1:0"),
+    ] {
+        let (mut server, port) = open(listen, "['127.0.0.0/8', '::1']", &context).await;
+        // It is not connected, and so hears answers from anywhere.
+        let device = UdpSocket::bind(others).await.unwrap();
+        let asked: SocketAddr = (asked.parse::<std::net::IpAddr>().unwrap(), port).into();
+        let mut buffer = [0; 256];
+        device.send_to(&request(1), asked).await.unwrap();
+        assert_eq!(accept(&mut server).await, 1);
+        for (datagram, code) in [
+            (None, 0x44),
+            (Some(&request(1)[..]), 0x44),
+            (Some(b"\x40\x00\x00\x07"), 0),
+            (Some(b"\x40\x01\x00\x08"), 0x84),
+        ] {
+            if let Some(datagram) = datagram {
+                device.send_to(datagram, asked).await.unwrap();
+            }
+            idle(&mut server, async {
+                let (_, from) = soon(device.recv_from(&mut buffer)).await.unwrap();
+                assert_eq!((buffer[1], from), (code, asked), "{listen}");
+            })
+            .await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -62,8 +62,8 @@ impl Desk {
     }
 }
 
-fn peer(number: u8) -> SocketAddr {
-    ([192, 168, 10, number], 40_000).into()
+fn peer(number: u8) -> Route {
+    SocketAddr::from(([192, 168, 10, number], 40_000)).into()
 }
 
 /// A Confirmable POST with the token `tok` and the id 0x1234.
@@ -395,8 +395,8 @@ fn only_those_in_allow_are_served_and_the_others_hear_nothing() {
         ("192.168.10.2:1", Reaction::Silence),
         ("[::1]:1", Reaction::Silence),
     ] {
-        let address = address.parse().unwrap();
-        assert_eq!(desk.endpoint.receive(NOW, address, &request, &mut desk.readings), reaction, "{address}");
+        let route = address.parse::<SocketAddr>().unwrap().into();
+        assert_eq!(desk.endpoint.receive(NOW, route, &request, &mut desk.readings), reaction, "{address}");
     }
     assert_eq!(desk.refused(), [("not_allowed", 2)]);
 }
