@@ -1,6 +1,7 @@
 //! The sources that are read now, each by a task of its own, and what becomes of them when the file changes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -9,13 +10,30 @@ use super::process::Work;
 use super::stop::{self, Stopper};
 use super::{collect, stats};
 use crate::clock::Clock;
+use crate::sources::coap::Memory;
 use crate::sources::{self, AnySource, Config, Context};
 
 /// All that is read. Dropped, nothing is.
 pub(super) struct Intake {
     work: mpsc::Sender<Work>,
     clock: Clock,
+    memories: Memories,
     read: Vec<Read>,
+}
+
+/// What each source remembers, by its name: for as long as the file has it, over runs that begin anew. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memories(Arc<Mutex<HashMap<Arc<str>, Memory>>>);
+
+impl Memories {
+    fn of(&self, source: &Arc<str>) -> Memory {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(source.clone()).or_default().clone()
+    }
+
+    fn keep_only(&self, sources: &[(Arc<str>, Config)]) {
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.retain(|known, _| sources.iter().any(|(name, _)| name == known));
+    }
 }
 
 /// One source.
@@ -29,14 +47,15 @@ struct Read {
 
 impl Intake {
     /// Nothing yet. What is read will go into `work`.
-    pub(super) fn new(work: mpsc::Sender<Work>, clock: Clock) -> Self {
-        Self { work, clock, read: Vec::new() }
+    pub(super) fn new(work: mpsc::Sender<Work>, clock: Clock, memories: Memories) -> Self {
+        Self { work, clock, memories, read: Vec::new() }
     }
 
     /// Reads these sources from now on, and no others. One whose table is as it was goes on undisturbed; one whose
     /// table has changed is closed before it is opened again, and counts on. Ends once each new one is open, or waits
     /// to be opened again.
     pub(super) async fn read(&mut self, sources: Vec<(Arc<str>, Config)>) {
+        self.memories.keep_only(&sources);
         let mut before = std::mem::take(&mut self.read);
         let mut begin = Vec::new();
         for (name, config) in sources {
@@ -57,7 +76,12 @@ impl Intake {
         for (name, config, stats) in begin {
             let (stopper, stop) = stop::stop();
             let (trying, waits) = oneshot::channel();
-            let context = Context { name: name.clone(), clock: self.clock.clone(), stats: stats.clone() };
+            let context = Context {
+                name: name.clone(),
+                clock: self.clock.clone(),
+                stats: stats.clone(),
+                memory: self.memories.of(&name),
+            };
             let collect = collect::run::<AnySource>(config.clone(), context, self.work.clone(), trying, stop);
             let task = tokio::spawn(collect);
             self.read.push(Read { name, config, stats, stopper, task });

@@ -34,7 +34,7 @@ use crate::outbox::{Opened, Outbox};
 use crate::uplink::{AnyUplink, Uplink};
 
 use forward::Forward;
-use intake::Intake;
+use intake::{Intake, Memories};
 use process::Work;
 use series::{Rules, SeriesTable};
 use stop::{Stop, Stopper};
@@ -55,13 +55,18 @@ pub enum Order {
 
 /// Runs the agent until it is told to stop, or nobody is left to tell it. `ready` is told once its sources are open, or
 /// wait to be, and the outbox is ready; the cloud need not have answered.
-pub async fn run(config: Config, mut orders: mpsc::Receiver<Order>, ready: oneshot::Sender<()>) {
+pub async fn run(
+    config: Config,
+    mut orders: mpsc::Receiver<Order>,
+    ready: oneshot::Sender<()>,
+) {
+    let lasting = Lasting::default();
     let mut next = Some((config, ready));
     while let Some((config, ready)) = next {
         let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
         let uplink =
             |config: &Config| AnyUplink::new(config.uplink.clone(), config.gateway.id.clone(), clock.clone());
-        next = run_with(config, uplink, clock.clone(), &mut orders, ready).await;
+        next = run_once(config, uplink, clock.clone(), &mut orders, ready, &lasting).await;
     }
 }
 
@@ -73,6 +78,23 @@ pub async fn run_with<U: Uplink>(
     clock: Clock,
     orders: &mut mpsc::Receiver<Order>,
     ready: oneshot::Sender<()>,
+) -> Option<(Config, oneshot::Sender<()>)> {
+    run_once(config, uplink, clock, orders, ready, &Lasting::default()).await
+}
+
+/// What stays when a run ends for another to begin anew.
+#[derive(Debug, Default)]
+struct Lasting {
+    memories: Memories,
+}
+
+async fn run_once<U: Uplink>(
+    config: Config,
+    uplink: impl Fn(&Config) -> U,
+    clock: Clock,
+    orders: &mut mpsc::Receiver<Order>,
+    ready: oneshot::Sender<()>,
+    lasting: &Lasting,
 ) -> Option<(Config, oneshot::Sender<()>)> {
     if !clock.now().synced {
         tracing::warn!("the clock is not synchronised yet: until it is, messages say \"synced\":false");
@@ -92,7 +114,7 @@ pub async fn run_with<U: Uplink>(
     );
 
     let (work, to_do) = mpsc::channel(CHANNEL);
-    let intake = Intake::new(work.clone(), clock.clone());
+    let intake = Intake::new(work.clone(), clock.clone(), lasting.memories.clone());
     let processing = tokio::spawn(process::run(to_do, table, outbox.clone(), clock.clone()));
     let (ways, mut next_way) = mpsc::channel(1);
     // One uplink after the other. It is no task of its own, as an uplink need not be `Send`.

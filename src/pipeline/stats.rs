@@ -15,6 +15,7 @@ pub(super) fn log_source(source: &str, stats: &sources::Stats) {
         readings = get(&stats.readings),
         ignored = get(&stats.ignored),
         copies = get(&stats.copies),
+        unasked = get(&stats.unasked),
         forgotten = stats.forgotten.get(),
         dropped_by_kernel = stats.dropped_by_kernel.get(),
         refused = refused.join(", "),

@@ -31,6 +31,8 @@ pub struct Context {
     pub clock: Clock,
     /// Where it counts.
     pub stats: Arc<Stats>,
+    /// What it remembers of the requests that it took before it was opened.
+    pub memory: coap::Memory,
 }
 
 /// What one look at a source brought.

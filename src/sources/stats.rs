@@ -14,6 +14,8 @@ pub struct Stats {
     pub ignored: AtomicU64,
     /// Copies of requests that had been taken already, and were not taken again.
     pub copies: AtomicU64,
+    /// Acknowledgements and resets, which mean nothing to one who only answers.
+    pub unasked: AtomicU64,
     /// Requests that were forgotten before the last copy of them could have come: such a copy counts twice.
     pub forgotten: Tally,
     /// Datagrams that the kernel dropped before they were read.

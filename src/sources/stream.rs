@@ -106,6 +106,7 @@ mod tests {
             name: "line".into(),
             clock: Clock::injected(Timestamp(0), true),
             stats: Arc::new(Stats::default()),
+            memory: Default::default(),
         };
         let framing = toml::from_str("type = 'lines'\nmax_frame = '28B'").unwrap();
         let decode = toml::from_str("type = 'json'").unwrap();

@@ -63,7 +63,8 @@ impl Source for Played {
 fn played(acts: Vec<Act>, room: usize) -> (mpsc::Receiver<Work>, super::super::stop::Stopper) {
     let (sender, receiver) = mpsc::channel(room);
     let (stopper, stop) = stop();
-    let context = Context { name: "line".into(), clock: clock(), stats: Arc::new(Stats::default()) };
+    let (name, stats, memory) = ("line".into(), Arc::new(Stats::default()), Default::default());
+    let context = Context { name, clock: clock(), stats, memory };
     tokio::spawn(run::<Played>(Arc::new(Mutex::new(acts)), context, sender, oneshot::channel().0, stop));
     (receiver, stopper)
 }

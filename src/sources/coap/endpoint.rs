@@ -1,25 +1,19 @@
 //! The endpoint without its socket: a datagram and the time go in, what to do comes out.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use coap_lite::option_value::OptionValueU16;
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
+use tokio::time::Instant;
 
 use super::super::decode::{self, Decoder};
 use super::super::{Context, Receipt, Refusal};
 use super::allow::Network;
 use super::request::{PAYLOAD_MAX, Refused, Request};
 use super::socket::Route;
-use super::taken::Taken;
 use crate::model::{NAME_MAX, Reading, Readings};
-
-/// `EXCHANGE_LIFETIME` and `NON_LIFETIME` of RFC 7252, 4.8.2: how long a copy of a message may still come.
-const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
-const NON_LIFETIME: Duration = Duration::from_secs(145);
 
 /// The largest message that is read whole, in bytes: the largest payload, with room for a header, token and options.
 pub(super) const MESSAGE_MAX: usize = PAYLOAD_MAX as usize + 1024;
@@ -47,9 +41,6 @@ pub(super) struct Endpoint {
     context: Context,
     allow: Box<[Network]>,
     decoder: Decoder,
-    hasher: RandomState,
-    taken: Taken,
-    taken_unconfirmed: Taken,
     /// In the order of their arrival.
     waiting: VecDeque<Waiting>,
 }
@@ -79,9 +70,6 @@ impl Endpoint {
             context: context.clone(),
             allow: allow.into(),
             decoder: Decoder::new(&decode::Config::Json(Default::default())),
-            hasher: RandomState::new(),
-            taken: Taken::new(EXCHANGE_LIFETIME),
-            taken_unconfirmed: Taken::new(NON_LIFETIME),
             waiting: VecDeque::new(),
         }
     }
@@ -94,7 +82,7 @@ impl Endpoint {
     /// Reads a datagram, adding its readings to `out`. One of over [`MESSAGE_MAX`] bytes may be cut off behind them.
     pub(super) fn receive(
         &mut self,
-        now: Duration,
+        now: Instant,
         route: Route,
         datagram: &[u8],
         out: &mut Readings,
@@ -118,8 +106,12 @@ impl Endpoint {
         let confirmable = match kind {
             CONFIRMABLE => true,
             NON_CONFIRMABLE => false,
-            // Acknowledgements and resets: nothing was sent that they could be of.
-            _ => return Reaction::Silence,
+            // Acknowledgements and resets: nothing was sent that has to be acknowledged, and a reset of an answer that
+            // was not Confirmable changes nothing (RFC 7252, 4.3).
+            _ => {
+                self.context.stats.unasked.fetch_add(1, Ordering::Relaxed);
+                return Reaction::Silence;
+            }
         };
         // Confirmable and Empty: a ping (RFC 7252, 4.3).
         if matches!(datagram, [0x40, 0, _, _]) {
@@ -132,7 +124,7 @@ impl Endpoint {
                 return Reaction::Answer(reset(id));
             }
         };
-        let digest = self.hasher.hash_one((peer, datagram));
+        let digest = self.context.memory.open().digest(peer, datagram);
         let envelope = Envelope { route, confirmable, id, token: packet.get_token().to_vec() };
         self.copy(now, digest, envelope).unwrap_or_else(|envelope| {
             match self.read(&packet, datagram.len(), out) {
@@ -155,7 +147,7 @@ impl Endpoint {
     /// Settles the first `count` requests that wait, and gives the answers to `send`.
     pub(super) fn settle(
         &mut self,
-        now: Duration,
+        now: Instant,
         count: usize,
         receipt: Receipt,
         mut send: impl FnMut(&Route, &[u8]),
@@ -167,7 +159,8 @@ impl Endpoint {
                     Receipt::Accepted => {
                         let stats = &self.context.stats;
                         stats.readings.fetch_add(readings, Ordering::Relaxed);
-                        if self.taken(envelope.confirmable).remember(digest, now) {
+                        let mut memory = self.context.memory.open();
+                        if memory.taken(envelope.confirmable).remember(digest, now) {
                             self.context.stats.forget(&self.context.name);
                         }
                     }
@@ -175,7 +168,8 @@ impl Endpoint {
                 }
             }
             // Settled in the order of arrival, a copy finds here what became of the first.
-            let answer = if self.taken(envelope.confirmable).contains(digest, now) {
+            let taken = self.context.memory.open().taken(envelope.confirmable).contains(digest, now);
+            let answer = if taken {
                 envelope.answer(ResponseType::Changed, "")
             } else {
                 envelope.answer(ResponseType::ServiceUnavailable, "the pipeline is full")
@@ -187,9 +181,10 @@ impl Endpoint {
     /// What to do about a copy of a request that was taken or waits. The envelope comes back where it is none.
     ///
     /// A copy of one that was refused is read anew: nothing came of it, so the answer is the same, or a better one.
-    fn copy(&mut self, now: Duration, digest: u64, envelope: Envelope) -> Result<Reaction, Envelope> {
+    fn copy(&mut self, now: Instant, digest: u64, envelope: Envelope) -> Result<Reaction, Envelope> {
         let confirmable = envelope.confirmable;
-        let reaction = if self.taken(confirmable).contains(digest, now) {
+        let taken = self.context.memory.open().taken(confirmable).contains(digest, now);
+        let reaction = if taken {
             if confirmable {
                 Reaction::Answer(envelope.answer(ResponseType::Changed, ""))
             } else {
@@ -246,10 +241,6 @@ impl Endpoint {
             return Err(bad(Refusal::Undecodable, text));
         }
         Ok(())
-    }
-
-    fn taken(&mut self, confirmable: bool) -> &mut Taken {
-        if confirmable { &mut self.taken } else { &mut self.taken_unconfirmed }
     }
 
     fn refuse(&self, peer: SocketAddr, refusal: Refusal, what: &str) {

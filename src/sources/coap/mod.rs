@@ -6,7 +6,7 @@
 //! - **2.04 Changed means taken**: it is sent once the readings are in the channel. Where that is full, the answer is
 //!   5.03 with Max-Age, and nothing was taken.
 //! - **A request counts once**, however often it comes: copies of a Confirmable one get its answer again, copies of a
-//!   Non-confirmable one none. What is remembered for that is bounded.
+//!   Non-confirmable one none. What is remembered for that is bounded, and outlives a reload of the source.
 //! - **What is wrong is said** by the code that RFC 7252 has for it and a diagnostic payload; what is no proper message
 //!   is rejected with a Reset. What comes from outside `allow` gets no answer. All of it is counted.
 //! - Blocks (RFC 7959) are not taken: a payload comes in one message, of at most 4096 bytes.
@@ -36,6 +36,7 @@ use crate::model::Readings;
 pub use allow::Network;
 use endpoint::{Endpoint, MESSAGE_MAX, Reaction};
 use socket::{Route, Socket};
+pub use taken::Memory;
 
 /// A source of `type = "coap_server"`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -168,6 +169,7 @@ impl Server {
         self.count_dropped();
         let Self { socket, buffer, context, endpoint, receipts, .. } = self;
         let arrival = context.clock.now();
+        let now = context.clock.instant(arrival.monotonic);
         let mut readings = Readings::new(arrival);
         let mut waiting = 0;
         // What is not read now is read at the next look: nothing is taken from the socket that is not looked at.
@@ -181,7 +183,7 @@ impl Server {
                 Err(_) => break,
             };
             let bytes = buffer.get(..length).unwrap_or_default();
-            match endpoint.receive(arrival.monotonic, route, bytes, &mut readings) {
+            match endpoint.receive(now, route, bytes, &mut readings) {
                 Reaction::Silence => {}
                 Reaction::Answer(answer) => send(socket, &route, &answer),
                 Reaction::Wait => waiting += 1,
@@ -216,9 +218,8 @@ impl Server {
     fn settle(&mut self, receipt: Receipt) {
         let Self { socket, context, endpoint, receipts, .. } = self;
         if let Some((_, count)) = receipts.pop_front() {
-            endpoint.settle(context.clock.monotonic(), count, receipt, |route, answer| {
-                send(socket, route, answer)
-            });
+            let now = context.clock.instant(context.clock.monotonic());
+            endpoint.settle(now, count, receipt, |route, answer| send(socket, route, answer));
         }
     }
 }

@@ -1,9 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use coap_lite::RequestType;
 use proptest::prelude::*;
 
-use super::super::taken::TAKEN_MAX;
+use super::super::taken::{EXCHANGE_LIFETIME, NON_LIFETIME, TAKEN_MAX};
 use super::*;
 use crate::clock::Clock;
 use crate::model::{Stamp, Timestamp, Value};
@@ -14,6 +15,7 @@ const NOW: Duration = Duration::from_secs(1_000);
 /// An endpoint, what it counts and what it has read.
 struct Desk {
     endpoint: Endpoint,
+    context: Context,
     stats: Arc<Stats>,
     readings: Readings,
 }
@@ -29,19 +31,26 @@ impl Desk {
             name: "field".into(),
             clock: Clock::injected(Timestamp(0), true),
             stats: stats.clone(),
+            memory: Default::default(),
         };
         let allow: Vec<Network> = allow.iter().map(|network| network.parse().unwrap()).collect();
-        Self { endpoint: Endpoint::new(&allow, &context), stats, readings: readings() }
+        Self { endpoint: Endpoint::new(&allow, &context), context, stats, readings: readings() }
     }
 
     fn receive(&mut self, now: Duration, datagram: &[u8]) -> Reaction {
-        self.endpoint.receive(now, peer(1), datagram, &mut self.readings)
+        self.receive_of(peer(1), now, datagram)
+    }
+
+    fn receive_of(&mut self, peer: SocketAddr, now: Duration, datagram: &[u8]) -> Reaction {
+        let now = self.context.clock.instant(now);
+        self.endpoint.receive(now, peer.into(), datagram, &mut self.readings)
     }
 
     /// The answers to all that wait.
     fn settle(&mut self, now: Duration, receipt: Receipt) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
         let count = self.endpoint.waiting();
+        let now = self.context.clock.instant(now);
         self.endpoint.settle(now, count, receipt, |_, answer| answers.push(answer.to_vec()));
         answers
     }
@@ -62,8 +71,8 @@ impl Desk {
     }
 }
 
-fn peer(number: u8) -> Route {
-    SocketAddr::from(([192, 168, 10, number], 40_000)).into()
+fn peer(number: u8) -> SocketAddr {
+    ([192, 168, 10, number], 40_000).into()
 }
 
 /// A Confirmable POST with the token `tok` and the id 0x1234.
@@ -127,7 +136,7 @@ fn requests_of_one_look_are_frames_of_their_own_and_each_is_answered() {
     let mut desk = Desk::new(&[]);
     desk.receive(NOW, &bytes(&good()));
     let other = post(&["boiler", "pressure"], None, "1");
-    desk.endpoint.receive(NOW, peer(2), &bytes(&other), &mut desk.readings);
+    desk.receive_of(peer(2), NOW, &bytes(&other));
     assert_eq!(desk.readings.iter().map(|(frame, _)| frame).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(desk.settle(NOW, Receipt::Accepted).len(), 2);
 }
@@ -192,9 +201,20 @@ fn what_differs_in_a_byte_or_its_sender_is_no_copy() {
     // A device that has started anew counts its ids from the beginning.
     let fresh = bytes(&post(&["boiler", "temperature"], Some(0), "21.6"));
     assert_eq!(desk.receive(NOW, &fresh), Reaction::Wait);
-    let reaction = desk.endpoint.receive(NOW, peer(2), &bytes(&good()), &mut desk.readings);
+    let reaction = desk.receive_of(peer(2), NOW, &bytes(&good()));
     assert_eq!(reaction, Reaction::Wait);
     assert_eq!(desk.stats.copies.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_endpoint_that_is_opened_again_knows_what_was_taken_before() {
+    let mut desk = Desk::new(&[]);
+    desk.answer(&bytes(&good()));
+    desk.answer(&bytes(&non(good())));
+    desk.endpoint = Endpoint::new(&[], &desk.context);
+    assert_eq!(desk.receive(NOW, &bytes(&good())), Reaction::Answer(CHANGED.into()));
+    assert_eq!(desk.receive(NOW, &bytes(&non(good()))), Reaction::Silence);
+    assert_eq!(desk.stats.copies.load(Ordering::Relaxed), 2);
 }
 
 #[test]
@@ -370,6 +390,7 @@ fn what_asks_for_no_answer_gets_none() {
         let mut desk = Desk::new(&[]);
         assert_eq!(desk.receive(NOW, datagram), Reaction::Silence, "{}", datagram.escape_ascii());
         assert_eq!(desk.refused().iter().map(|(_, count)| count).sum::<u64>(), counted);
+        assert_eq!(desk.stats.unasked.load(Ordering::Relaxed), 1 - counted, "all is counted somewhere");
     }
 }
 
@@ -395,8 +416,8 @@ fn only_those_in_allow_are_served_and_the_others_hear_nothing() {
         ("192.168.10.2:1", Reaction::Silence),
         ("[::1]:1", Reaction::Silence),
     ] {
-        let route = address.parse::<SocketAddr>().unwrap().into();
-        assert_eq!(desk.endpoint.receive(NOW, route, &request, &mut desk.readings), reaction, "{address}");
+        let address = address.parse().unwrap();
+        assert_eq!(desk.receive_of(address, NOW, &request), reaction, "{address}");
     }
     assert_eq!(desk.refused(), [("not_allowed", 2)]);
 }
