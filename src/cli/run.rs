@@ -41,7 +41,7 @@ fn serve(config: Config, arguments: Configured) -> io::Result<()> {
         beside.spawn(service::tell_once(is_ready, Told::Ready));
         beside.spawn(service::keep_watch(orders.clone()));
         beside.spawn(listen(signals, arguments, log, orders));
-        pipeline::run(config, told, ready).await;
+        pipeline::run(config, told, ready, pipeline::Progress::default()).await;
         Ok(())
     })
 }

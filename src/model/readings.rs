@@ -45,8 +45,9 @@ struct Span {
 }
 
 impl Readings {
-    /// The most text that one `Readings` holds, in bytes; [`Readings::is_full`] says when to hand it on.
-    pub const TEXT_MAX: usize = 1 << 20;
+    /// At so many bytes one `Readings` [is full](Readings::is_full): enough to spread the cost of handing it on over a
+    /// thousand readings and more, and little enough that several may wait.
+    pub const FULL: usize = 128 << 10;
 
     /// An empty set of readings that arrived at `arrival`.
     #[must_use]
@@ -113,10 +114,16 @@ impl Readings {
         self.entries.is_empty()
     }
 
-    /// Whether so much text has gathered that the source should hand these on before it decodes more.
+    /// Whether so much has gathered that the source should hand these on before it decodes more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.text.len() >= Self::TEXT_MAX
+        self.text.len() + self.entries.len() * size_of::<Entry>() >= Self::FULL
+    }
+
+    /// How much memory these take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     fn text(&self, span: Span) -> &str {
@@ -159,5 +166,19 @@ mod tests {
         assert_eq!(all[0], (0, first));
         assert_eq!(all[1], (0, reading("boiler", "state", Value::Text("on"))));
         assert_eq!(all[2], (1, reading("pump", "rpm", Value::Int(1200))));
+    }
+
+    #[test]
+    fn they_are_full_before_they_take_much_memory_be_it_text_or_numbers() {
+        let arrival = Stamp { wall: Timestamp(5), monotonic: Duration::ZERO, synced: true };
+        let text = "x".repeat(4_000);
+        for value in [Value::Int(1), Value::Text(&*text)] {
+            let mut readings = Readings::new(arrival);
+            while !readings.is_full() {
+                readings.push(reading("d", "m", value));
+            }
+            assert!(readings.len() > 30, "{}", readings.len());
+            assert!(readings.bytes() <= 3 * Readings::FULL, "{}", readings.bytes());
+        }
     }
 }

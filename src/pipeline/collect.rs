@@ -6,12 +6,12 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
-use super::process::Work;
+use super::channel::Inlet;
 use super::stop::Stop;
 use super::trouble::Trouble;
 use crate::sources::{Batch, Context, Receipt, Source, SourceError};
@@ -22,10 +22,10 @@ const CAP: Duration = Duration::from_secs(10);
 
 /// Reads a source until `stop`, whatever becomes of it meanwhile. What it has handed over when `stop` comes is in
 /// the channel when this returns. `tried` is told once it is open, or waits to be opened again.
-pub async fn run<S: Source>(
+pub(super) async fn run<S: Source>(
     config: S::Config,
     context: Context,
-    work: mpsc::Sender<Work>,
+    inlet: Inlet,
     tried: oneshot::Sender<()>,
     stop: Stop,
 ) {
@@ -41,7 +41,7 @@ pub async fn run<S: Source>(
         // Nobody may wait for it.
         let _ = tried.take().map(|tried| tried.send(()));
         let error = match opened {
-            Ok(source) => match read(source, &context, &work, &stop, &mut backoff, &mut trouble).await {
+            Ok(source) => match read(source, &context, &inlet, &stop, &mut backoff, &mut trouble).await {
                 Some(error) => error,
                 None => return,
             },
@@ -63,7 +63,7 @@ pub async fn run<S: Source>(
 async fn read<S: Source>(
     mut source: S,
     context: &Context,
-    work: &mpsc::Sender<Work>,
+    inlet: &Inlet,
     stop: &Stop,
     backoff: &mut Backoff,
     trouble: &mut Trouble,
@@ -85,7 +85,7 @@ async fn read<S: Source>(
                 if !batch.readings.is_empty() {
                     backoff.reset();
                 }
-                hand_on(&context.name, batch, work).await;
+                hand_on(&context.name, batch, inlet).await;
             }
             Err(error) => return Some(error),
         }
@@ -94,20 +94,22 @@ async fn read<S: Source>(
 
 /// Puts a batch into the channel. Where a device waits for an answer it is told at once; else a full channel holds
 /// this source back, which for a serial line means that the kernel keeps the bytes.
-async fn hand_on(source: &Arc<str>, batch: Batch, work: &mpsc::Sender<Work>) {
+async fn hand_on(source: &Arc<str>, batch: Batch, inlet: &Inlet) {
     let Batch { readings, receipt } = batch;
-    let is_empty = readings.is_empty();
-    let item = Work::Readings { source: source.clone(), readings };
     // That the channel is closed, or the device no longer waits, changes nothing here.
     match receipt {
-        None if is_empty => {}
-        None => drop(work.send(item).await),
+        None if readings.is_empty() => {}
+        None => inlet.send(source, readings).await,
         Some(receipt) => {
-            let answer = match work.try_send(item) {
-                Ok(()) => Receipt::Accepted,
-                Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Receipt::Busy,
+            let sent = match inlet.try_send(source, readings) {
+                Ok(()) => Ok(()),
+                // It may be full only because nobody else has had a turn on this thread.
+                Err(readings) => {
+                    yield_now().await;
+                    inlet.try_send(source, readings)
+                }
             };
-            let _ = receipt.send(answer);
+            let _ = receipt.send(if sent.is_ok() { Receipt::Accepted } else { Receipt::Busy });
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::channel::Inlet;
 use super::process::Work;
 use super::stop::{self, Stopper};
 use super::{collect, stats};
@@ -15,7 +16,7 @@ use crate::sources::{self, AnySource, Config, Context};
 
 /// All that is read. Dropped, nothing is.
 pub(super) struct Intake {
-    work: mpsc::Sender<Work>,
+    inlet: Inlet,
     clock: Clock,
     memories: Memories,
     read: Vec<Read>,
@@ -46,9 +47,9 @@ struct Read {
 }
 
 impl Intake {
-    /// Nothing yet. What is read will go into `work`.
-    pub(super) fn new(work: mpsc::Sender<Work>, clock: Clock, memories: Memories) -> Self {
-        Self { work, clock, memories, read: Vec::new() }
+    /// Nothing yet. What is read will go into `inlet`.
+    pub(super) fn new(inlet: Inlet, clock: Clock, memories: Memories) -> Self {
+        Self { inlet, clock, memories, read: Vec::new() }
     }
 
     /// Reads these sources from now on, and no others. One whose table is as it was goes on undisturbed; one whose
@@ -70,7 +71,7 @@ impl Intake {
         for read in before {
             let name = read.name.clone();
             stats::log_source(&name, &*read.stop().await);
-            let _ = self.work.send(Work::Gone(name)).await;
+            self.inlet.tell(Work::Gone(name)).await;
         }
         let mut tried = Vec::new();
         for (name, config, stats) in begin {
@@ -82,7 +83,8 @@ impl Intake {
                 stats: stats.clone(),
                 memory: self.memories.of(&name),
             };
-            let collect = collect::run::<AnySource>(config.clone(), context, self.work.clone(), trying, stop);
+            let collect =
+                collect::run::<AnySource>(config.clone(), context, self.inlet.clone(), trying, stop);
             let task = tokio::spawn(collect);
             self.read.push(Read { name, config, stats, stopper, task });
             tried.push(waits);

@@ -9,7 +9,8 @@
 //! commits what is left, the open windows with it.
 
 pub mod backoff;
-pub mod collect;
+mod channel;
+mod collect;
 mod device;
 pub mod forward;
 mod intake;
@@ -33,14 +34,13 @@ use crate::encode::Format;
 use crate::outbox::{Opened, Outbox};
 use crate::uplink::{AnyUplink, Uplink};
 
+pub use channel::Progress;
+use channel::{Inlet, channel};
 use forward::Forward;
 use intake::{Intake, Memories};
 use process::Work;
 use series::{Rules, SeriesTable};
 use stop::{Stop, Stopper};
-
-/// What `process` may have before it. A source that finds the channel full is not read meanwhile.
-const CHANNEL: usize = 64;
 
 /// What the agent is told while it runs.
 #[derive(Debug)]
@@ -54,13 +54,14 @@ pub enum Order {
 }
 
 /// Runs the agent until it is told to stop, or nobody is left to tell it. `ready` is told once its sources are open, or
-/// wait to be, and the outbox is ready; the cloud need not have answered.
+/// wait to be, and the outbox is ready; the cloud need not have answered. `progress` moves with what gets through.
 pub async fn run(
     config: Config,
     mut orders: mpsc::Receiver<Order>,
     ready: oneshot::Sender<()>,
+    progress: Progress,
 ) {
-    let lasting = Lasting::default();
+    let lasting = Lasting { progress, memories: Memories::default() };
     let mut next = Some((config, ready));
     while let Some((config, ready)) = next {
         let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
@@ -85,6 +86,7 @@ pub async fn run_with<U: Uplink>(
 /// What stays when a run ends for another to begin anew.
 #[derive(Debug, Default)]
 struct Lasting {
+    progress: Progress,
     memories: Memories,
 }
 
@@ -113,8 +115,8 @@ async fn run_once<U: Uplink>(
         "weir starts"
     );
 
-    let (work, to_do) = mpsc::channel(CHANNEL);
-    let intake = Intake::new(work.clone(), clock.clone(), lasting.memories.clone());
+    let (inlet, to_do) = channel(lasting.progress.clone());
+    let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone());
     let processing = tokio::spawn(process::run(to_do, table, outbox.clone(), clock.clone()));
     let (ways, mut next_way) = mpsc::channel(1);
     // One uplink after the other. It is no task of its own, as an uplink need not be `Send`.
@@ -124,7 +126,7 @@ async fn run_once<U: Uplink>(
             Forward { outbox, format, clock, stats }.run(uplink, stop).await;
         }
     };
-    let agent = Agent { uplink, intake, work, processing, ways, way: None };
+    let agent = Agent { uplink, intake, inlet, processing, ways, way: None };
     let ((), (table, next)) = tokio::join!(forwarding, agent.obey(config, orders, ready));
     let saved = match table {
         Some(table) => save(table, &outbox, &clock).await,
@@ -148,7 +150,7 @@ fn rules(config: &Config) -> Rules {
 struct Agent<U, F> {
     uplink: F,
     intake: Intake,
-    work: mpsc::Sender<Work>,
+    inlet: Inlet,
     processing: JoinHandle<SeriesTable>,
     ways: mpsc::Sender<(U, Format, Stop)>,
     /// Stops forwarding over the uplink in use.
@@ -184,9 +186,9 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
                     let _ = done.send(());
                 }
                 Some(Order::Probe(answer)) => {
-                    let work = self.work.clone();
+                    let inlet = self.inlet.clone();
                     // Where the channel is full this waits, and takes no other order's time.
-                    tokio::spawn(async move { work.send(Work::Probe(answer)).await });
+                    tokio::spawn(async move { inlet.tell(Work::Probe(answer)).await });
                 }
             }
         }
@@ -196,7 +198,7 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
     async fn change(&mut self, old: &Config, new: &Config) {
         let (old_rules, new_rules) = (rules(old), rules(new));
         if old_rules != new_rules {
-            let _ = self.work.send(Work::Rules(new_rules)).await;
+            self.inlet.tell(Work::Rules(new_rules)).await;
         }
         if old.sources != new.sources {
             self.intake.read(new.sources.clone()).await;
@@ -216,7 +218,7 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
 
     /// Stops the stages one after the other. The series are lost only in a panic, which ends a release build anyway.
     async fn stop(self) -> Option<SeriesTable> {
-        drop(self.work);
+        drop(self.inlet);
         self.intake.end().await;
         self.processing.await.ok()
         // `way` is dropped last: forwarding ends, with its grace for what is on its way.

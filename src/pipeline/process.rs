@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
+use super::channel::Place;
 use super::series::{Rules, SeriesTable};
 use crate::clock::Clock;
 use crate::model::{Message, Readings};
@@ -19,6 +20,8 @@ pub enum Work {
         source: Arc<str>,
         /// What it brought.
         readings: Readings,
+        /// Its place in the channel, which it keeps until what came of it is in the outbox.
+        place: Place,
     },
     /// A source is gone for good, and all that it brought is before this.
     Gone(Arc<str>),
@@ -56,8 +59,12 @@ pub async fn run(
                 }
             }
         };
+        let mut in_hand = None;
         match next {
-            Some(Work::Readings { source, readings }) => table.take(&source, &readings, &mut messages),
+            Some(Work::Readings { source, readings, place }) => {
+                table.take(&source, &readings, &mut messages);
+                in_hand = Some(place);
+            }
             Some(Work::Gone(source)) => table.forget(&source, &mut messages),
             Some(Work::Rules(rules)) => table = table.under(rules, clock.now(), &mut messages),
             // That nobody waits for it any more changes nothing.
@@ -67,6 +74,7 @@ pub async fn run(
         if !messages.is_empty() {
             outbox.append(std::mem::take(&mut messages)).await;
         }
+        drop(in_hand);
     }
 }
 
@@ -97,6 +105,7 @@ mod tests {
     use super::*;
     use crate::model::{Reading, Timestamp, Value};
     use crate::outbox::{self, Opened};
+    use crate::pipeline::channel::{Progress, channel};
 
     #[tokio::test]
     async fn a_probe_is_answered_once_what_came_before_it_is_in_the_outbox() {
@@ -106,13 +115,13 @@ mod tests {
         let max_ahead = Duration::from_secs(600);
         let rules = Rules { filters: Vec::new(), windows: Vec::new(), max_series: 10, max_ahead };
         let table = SeriesTable::new(rules, clock.now(), clock.era(), Arc::default());
-        let (work, to_do) = mpsc::channel(4);
+        let (inlet, to_do) = channel(Progress::default());
 
         let mut readings = Readings::new(clock.now());
         readings.push(Reading { device: "d", metric: "m", value: Value::Int(1), time: None, unit: None });
-        work.send(Work::Readings { source: "line".into(), readings }).await.unwrap();
+        inlet.send(&"line".into(), readings).await;
         let (answer, mut answered) = oneshot::channel();
-        work.send(Work::Probe(answer)).await.unwrap();
+        inlet.tell(Work::Probe(answer)).await;
         assert!(answered.try_recv().is_err(), "nobody works yet");
 
         tokio::spawn(run(to_do, table, outbox.clone(), clock));

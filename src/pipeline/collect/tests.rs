@@ -1,8 +1,12 @@
 use std::sync::Mutex;
 
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::clock::Clock;
 use crate::model::{Reading, Readings, Timestamp, Value};
+use crate::pipeline::channel::{Progress, channel_of};
+use crate::pipeline::process::Work;
 use crate::pipeline::stop::stop;
 use crate::sources::Stats;
 
@@ -61,11 +65,11 @@ impl Source for Played {
 }
 
 fn played(acts: Vec<Act>, room: usize) -> (mpsc::Receiver<Work>, super::super::stop::Stopper) {
-    let (sender, receiver) = mpsc::channel(room);
+    let (inlet, receiver) = channel_of(room, Progress::default());
     let (stopper, stop) = stop();
     let (name, stats, memory) = ("line".into(), Arc::new(Stats::default()), Default::default());
     let context = Context { name, clock: clock(), stats, memory };
-    tokio::spawn(run::<Played>(Arc::new(Mutex::new(acts)), context, sender, oneshot::channel().0, stop));
+    tokio::spawn(run::<Played>(Arc::new(Mutex::new(acts)), context, inlet, oneshot::channel().0, stop));
     (receiver, stopper)
 }
 
