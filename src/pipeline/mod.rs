@@ -6,7 +6,8 @@
 //!
 //! They stop in that order, so that nothing is handed to a stage that has gone: the sources, then `process` once the
 //! channel is empty, then `forward` once what is on its way is acknowledged or its grace is over; last the outbox
-//! commits what is left, the open windows with it.
+//! commits what is left, the open windows with it. Where another run begins anew at once, `forward` goes first: so
+//! nobody's port is closed while a broker is waited for.
 
 pub mod backoff;
 mod channel;
@@ -121,10 +122,11 @@ async fn run_once<U: Uplink>(
     let (ways, mut next_way) = mpsc::channel(1);
     // One uplink after the other. It is no task of its own, as an uplink need not be `Send`.
     let forwarding = async {
-        while let Some((uplink, format, stop)) = next_way.recv().await {
+        while let Some(Some((uplink, format, stop))) = next_way.recv().await {
             let (outbox, clock, stats) = (outbox.clone(), clock.clone(), Arc::clone(&forward_stats));
             Forward { outbox, format, clock, stats }.run(uplink, stop).await;
         }
+        next_way.close();
     };
     let agent = Agent { uplink, intake, inlet, processing, ways, way: None };
     let ((), (table, next)) = tokio::join!(forwarding, agent.obey(config, orders, ready));
@@ -152,7 +154,8 @@ struct Agent<U, F> {
     intake: Intake,
     inlet: Inlet,
     processing: JoinHandle<SeriesTable>,
-    ways: mpsc::Sender<(U, Format, Stop)>,
+    /// Each is used until it is told to stop, and then the next; `None` ends that.
+    ways: mpsc::Sender<Option<(U, Format, Stop)>>,
     /// Stops forwarding over the uplink in use.
     way: Option<Stopper>,
 }
@@ -178,6 +181,7 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
                 }
                 Some(Order::Reload(new, done)) if begins_anew(&config, &new) => {
                     tracing::info!("starting anew, as what the whole agent stands on has changed");
+                    self.end_forwarding().await;
                     return (self.stop().await, Some((*new, done)));
                 }
                 Some(Order::Reload(new, done)) => {
@@ -213,7 +217,15 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
         let (stopper, stop) = stop::stop();
         // The one before is dropped here, and so told to stop.
         self.way = Some(stopper);
-        let _ = self.ways.send(((self.uplink)(config), config.format, stop)).await;
+        let _ = self.ways.send(Some(((self.uplink)(config), config.format, stop))).await;
+    }
+
+    /// Gives what is on its way its grace while the sources are still read, so that they are closed only for as long
+    /// as it takes to open them again. What they bring meanwhile is kept for the next run.
+    async fn end_forwarding(&mut self) {
+        self.way = None;
+        let _ = self.ways.send(None).await;
+        self.ways.closed().await;
     }
 
     /// Stops the stages one after the other. The series are lost only in a panic, which ends a release build anyway.
