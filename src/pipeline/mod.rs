@@ -128,6 +128,7 @@ async fn run_once<U: Uplink>(
         }
         next_way.close();
     };
+    let state_dir = config.gateway.state_dir.clone();
     let agent = Agent { uplink, intake, inlet, processing, ways, way: None };
     let ((), (table, next)) = tokio::join!(forwarding, agent.obey(config, orders, ready));
     let saved = match table {
@@ -136,6 +137,13 @@ async fn run_once<U: Uplink>(
     };
     outbox.close(saved).await;
     stats::log(&process_stats, &outbox.stats(), &forward_stats);
+    let left = outbox.stats().waiting();
+    if next.as_ref().is_some_and(|(config, _)| config.gateway.state_dir != state_dir) && left > 0 {
+        tracing::warn!(
+            messages = left, dir = %state_dir.display(),
+            "with another `state_dir` these stay behind unsent: to send them, run weir on the old one once more"
+        );
+    }
     next
 }
 
