@@ -169,12 +169,29 @@ impl<'f> Reader<'f, '_> {
             }
             let source = self.source(name.get_ref(), node);
             sound &= source.is_some();
-            sources.extend(source.map(|source| (Arc::from(name.into_inner()), source)));
+            sources.extend(source.map(|(source, table)| (Arc::from(name.into_inner()), source, table)));
         }
-        sound.then_some(sources)
+        self.clashes(&sources);
+        sound.then(|| sources.into_iter().map(|(name, source, _)| (name, source)).collect())
     }
 
-    fn source(&mut self, name: &str, node: Node<'f>) -> Option<sources::Config> {
+    /// Finds what two sources cannot both have.
+    fn clashes(&mut self, sources: &[(Arc<str>, sources::Config, Table<'f>)]) {
+        let findings = &mut self.findings;
+        for (index, (one_name, one, one_table)) in sources.iter().enumerate() {
+            for (other_name, other, other_table) in &sources[index + 1..] {
+                let Some(key) = one.clash(other) else { continue };
+                let mut places = [(one_name, one_table.span(key)), (other_name, other_table.span(key))];
+                places.sort_by_key(|(_, span)| span.start);
+                let [(first, before), (second, span)] = places;
+                let text = format!("`{key}` of source {second} is taken by source {first}");
+                let line = findings.line(before.start);
+                findings.error(span, text, Some(format!("give this one or the one on line {line} another")));
+            }
+        }
+    }
+
+    fn source(&mut self, name: &str, node: Node<'f>) -> Option<(sources::Config, Table<'f>)> {
         let findings = &mut self.findings;
         let title = format!("[sources.{name}]");
         let mut table = Table::new(title, node, &["type"], self.variable, findings)?;
@@ -182,7 +199,7 @@ impl<'f> Reader<'f, '_> {
         let read = |rest| known(sources::Config::read(&kind, rest));
         let config = table.read(findings, &read, &sources::Config::problems)?;
         table.warn(config.absent(), findings);
-        Some(config)
+        Some((config, table))
     }
 
     fn filter(&mut self, mut table: Table<'f>) -> Option<filter::Config> {

@@ -105,6 +105,20 @@ fn a_gateway_without_a_certificate_needs_a_name() {
 }
 
 #[test]
+fn two_sources_cannot_have_the_same_port() {
+    let sources = "[sources.b]\ntype = 'coap_server'\nlisten = '127.0.0.1:5683'\n[sources.a]\ntype = 'coap_server'\n\
+                   [sources.d]\ntype = 'serial'\nport = '/dev/null'\ndecode = { type = 'json' }\n\
+                   [sources.c]\ntype = 'serial'\nport = '/dev/null'\ndecode = { type = 'json' }\n\
+                   [gateway]\nid = 'gw'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n";
+    let Err(told) = file(sources) else { panic!("accepted") };
+    let told: Vec<_> = told.iter().filter(|problem| problem.contains("taken")).collect();
+    assert_eq!(
+        told,
+        ["4:1 `listen` of source a is taken by source b", "12:8 `port` of source c is taken by source d"]
+    );
+}
+
+#[test]
 fn windows_need_different_names() {
     let twice = "[[windows]]\nmatch = \"a/*\"\ntype = \"tumbling\"\nevery = \"10s\"\naggregates = [\"max\"]\n\n[limits]";
     assert_eq!(stages("[limits]", twice), ["16:1 another window is called \"tumbling-10s\" as well"]);

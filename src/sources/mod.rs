@@ -137,6 +137,16 @@ impl Config {
         }
     }
 
+    /// The key by which both ask the machine for something that it has but once.
+    #[must_use]
+    pub fn clash(&self, other: &Self) -> Option<&'static str> {
+        match (self, other) {
+            (Self::CoapServer(one), Self::CoapServer(other)) => one.clashes(other).then_some("listen"),
+            (Self::Serial(one), Self::Serial(other)) => (one.port == other.port).then_some("port"),
+            _ => None,
+        }
+    }
+
     /// What is not there yet, or not fit for use, and may be mended later, as (key, what).
     #[must_use]
     pub fn absent(&self) -> Vec<(&'static str, String)> {

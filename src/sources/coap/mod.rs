@@ -89,6 +89,14 @@ impl Config {
         problems
     }
 
+    /// Whether only one of both can listen. Whether IPv6 for all leaves IPv4 to another, the kernel's settings say.
+    pub(super) fn clashes(&self, other: &Self) -> bool {
+        let (one, other) = (self.listen, other.listen);
+        let (address, another) = (one.ip().to_canonical(), other.ip().to_canonical());
+        let all = address.is_unspecified() || another.is_unspecified();
+        one.port() == other.port() && (address == another || all && address.is_ipv4() == another.is_ipv4())
+    }
+
     pub(super) fn absent(&self) -> Vec<(&'static str, String)> {
         match StdSocket::bind((self.listen.ip(), 0)) {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {

@@ -46,6 +46,30 @@ fn what_is_no_address_says_how_one_looks() {
 }
 
 #[test]
+fn two_cannot_listen_at_one_place() {
+    let clash = |one: &str, other: &str| {
+        let config = |listen| config(&format!("listen = '{listen}'")).unwrap();
+        config(one).clashes(&config(other))
+    };
+    for (one, other) in [
+        ("127.0.0.1:5683", "127.0.0.1:5683"),
+        ("0.0.0.0:5683", "127.0.0.1:5683"),
+        ("[::1]:5683", "[::]:5683"),
+        ("[::ffff:127.0.0.1]:5683", "127.0.0.1:5683"),
+    ] {
+        assert!(clash(one, other) && clash(other, one), "{one} {other}");
+    }
+    for (one, other) in [
+        ("127.0.0.1:5683", "127.0.0.1:5684"),
+        ("127.0.0.1:5683", "127.0.0.2:5683"),
+        ("127.0.0.1:5683", "[::1]:5683"),
+        ("0.0.0.0:5683", "[::]:5683"),
+    ] {
+        assert!(!clash(one, other) && !clash(other, one), "{one} {other}");
+    }
+}
+
+#[test]
 fn an_address_that_this_machine_has_not_is_told_as_absent() {
     // For documentation: no machine has it (RFC 5737).
     let config = config("listen = '192.0.2.1:5683'\nallow = ['192.0.2.0/24']").unwrap();
