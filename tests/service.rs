@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::thread;
@@ -49,7 +50,7 @@ impl Systemd {
     /// Has the agent read its file again; gives what it says once that is done.
     fn reload(&self, agent: &Agent) -> String {
         agent.hang_up().unwrap();
-        assert!(self.hears_of_a_change().starts_with("RELOADING=1\n"));
+        assert!(self.hears_of_a_change().starts_with("RELOADING=1\nMONOTONIC_USEC="));
         let said = self.hears_of_a_change();
         assert!(said.starts_with("READY=1\n"), "{said}");
         said
@@ -97,6 +98,101 @@ fn a_wrong_file_is_refused_with_the_reason_and_weir_goes_on_as_before() {
     site.data("it still reads", |messages| messages.len() == 1);
     site.agent.configure(&right, "").unwrap();
     assert!(systemd.reload(&site.agent).contains("reloaded"));
+    assert!(site.agent.terminate().unwrap().success());
+}
+
+/// A file that is read slowly: weir has begun to, and waits for the rest.
+#[test]
+fn a_signal_while_it_reads_its_file_for_the_first_time_does_not_kill_it() {
+    let mut site = Site::new(&serial(Path::new("/nonexistent/port")));
+    let systemd = Systemd::of(&mut site);
+    let path = site.dir().join("gateway/weir.toml");
+    let aside = site.dir().join("gateway/aside.toml");
+    let text = fs::read(&path).unwrap();
+    fs::rename(&path, &aside).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    site.agent.start().unwrap();
+    // This waits until it is opened at the other end.
+    let mut slowly = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    site.agent.hang_up().unwrap();
+    fs::rename(&aside, &path).unwrap();
+    slowly.write_all(&text).unwrap();
+    drop(slowly);
+    assert!(systemd.hears_of_a_change().starts_with("READY=1\n"));
+    assert!(systemd.hears_of_a_change().starts_with("RELOADING=1\n"));
+    assert!(systemd.hears_of_a_change().contains("reloaded"));
+    assert!(site.agent.terminate().unwrap().success());
+    assert!(systemd.hears_of_a_change().starts_with("STOPPING=1\n"));
+}
+
+/// A broker that has stopped answering, so that an agent which begins anew has to wait for it.
+#[test]
+fn while_a_start_anew_waits_for_the_broker_devices_are_served_and_only_the_last_file_counts() {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let coap = format!("[sources.field]\ntype = 'coap_server'\nlisten = '127.0.0.1:{port}'\n");
+    let mut site = Site::new(&coap);
+    let systemd = Systemd::of(&mut site);
+    site.agent.start_until("connected").unwrap();
+    assert!(systemd.hears_of_a_change().starts_with("READY=1\n"));
+    let device = UdpSocket::bind("127.0.0.1:0").unwrap();
+    device.connect(("127.0.0.1", port)).unwrap();
+    device.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    // As a device does, it repeats what is not answered.
+    let post = |id: u8| {
+        let request = [&[0x40, 2, 0, id], &b"\xb1b\x01n\xff"[..], id.to_string().as_bytes()].concat();
+        (1..).find_map(|times| {
+            device.send(&request).unwrap();
+            let mut answer = [0; 64];
+            match device.recv(&mut answer) {
+                Ok(_) => Some((answer[1], times)),
+                Err(_) => None,
+            }
+        })
+    };
+    assert_eq!(post(1), Some((0x44, 1)));
+    site.data("the first has arrived", |messages| messages.len() == 1);
+    site.broker.pause().unwrap();
+    assert_eq!(post(2), Some((0x44, 1)));
+
+    let anew = |spill: u8| format!("[buffer]\nspill_after = '{spill}s'\n{coap}");
+    site.agent.configure(&anew(6), "").unwrap();
+    site.agent.hang_up().unwrap();
+    assert!(systemd.hears_of_a_change().starts_with("RELOADING=1\n"));
+    site.agent.wait_for("starting anew").unwrap();
+    // It waits for the broker now.
+    let (mut id, mut longest) = (2, 0);
+    for spill in 0..40 {
+        site.agent.configure(&anew(10 + spill), "").unwrap();
+        site.agent.hang_up().unwrap();
+        id += 1;
+        let (code, times) = post(id).unwrap();
+        assert_eq!(code, 0x44);
+        longest = longest.max(times);
+    }
+    assert!(longest <= 5, "a second at most, and not {longest} times 200 ms");
+    site.agent.configure(&format!("{coap}[sources.last]\ntype = 'simulated'\nevery = '1day'\n"), "").unwrap();
+    site.agent.hang_up().unwrap();
+    site.broker.resume().unwrap();
+    while !systemd.hears_of_a_change().contains("reloaded") {}
+    site.agent.wait_for("open source=\"last\"").unwrap();
+    // A request from before counts once, whatever began anew since.
+    assert_eq!(post(2).map(|(code, _)| code), Some(0x44));
+    assert_eq!(post(100).map(|(code, _)| code), Some(0x44));
+    let of_b = |messages: &[Value]| {
+        let mut by_id: Vec<_> = messages
+            .iter()
+            .filter(|message| message["device"] == "b")
+            .map(|message| (message["id"].to_string(), message["metrics"]["n"]["value"].as_u64().unwrap()))
+            .collect();
+        by_id.sort();
+        by_id.dedup();
+        let mut values: Vec<_> = by_id.into_iter().map(|(_, value)| value).collect();
+        values.sort_unstable();
+        values
+    };
+    let expected: Vec<u64> = (1..=u64::from(id)).chain([100]).collect();
+    let arrived = site.data("the last has arrived", |messages| of_b(messages).len() >= expected.len());
+    assert_eq!(of_b(&arrived), expected);
     assert!(site.agent.terminate().unwrap().success());
 }
 
@@ -164,4 +260,29 @@ fn a_reload_changes_what_the_file_changes_and_loses_nothing_of_the_rest() {
     site.data("it reads on", |messages| numbers(messages).contains(&1_001));
     assert!(site.agent.terminate().unwrap().success());
     assert!(fs::exists(site.dir().join("gateway/outbox.db")).unwrap());
+}
+
+#[test]
+fn a_backlog_that_another_state_dir_leaves_behind_is_warned_of() {
+    let line = Pty::open().unwrap();
+    let serial = serial(line.port());
+    let mut site = Site::new(&serial);
+    site.broker.stop().unwrap();
+    let systemd = Systemd::of(&mut site);
+    site.agent.start_until(" open").unwrap();
+    assert!(systemd.hears().starts_with("READY=1\n"));
+    writeln!(line.device().unwrap(), "{{\"n\": 1}}\n{{\"n\": 2}}").unwrap();
+    let path = site.dir().join("gateway/weir.toml");
+    let old = fs::read_to_string(&path).unwrap();
+    let dir = site.dir().join("gateway");
+    let new = old.replace(
+        &format!("state_dir = '{}'", dir.display()),
+        &format!("state_dir = '{}'", site.dir().join("other").display()),
+    );
+    assert_ne!(old, new);
+    fs::write(&path, new).unwrap();
+    systemd.reload(&site.agent);
+    let left = |line: &String| line.contains("stay behind unsent") && line.contains("messages=2");
+    assert!(site.agent.log().iter().any(|line| left(line) && line.contains(&*dir.to_string_lossy())));
+    assert!(site.agent.terminate().unwrap().success());
 }

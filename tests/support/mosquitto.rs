@@ -75,6 +75,16 @@ impl Mosquitto {
         Ok(())
     }
 
+    /// Has it hang: connections stand, and nothing is answered.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.running.as_ref().ok_or("mosquitto is stopped")?.signal(Signal::STOP)
+    }
+
+    /// Has it go on after a pause.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.running.as_ref().ok_or("mosquitto is stopped")?.signal(Signal::CONT)
+    }
+
     /// What it has logged since it was started.
     pub(crate) fn log(&self) -> Vec<String> {
         self.running.as_ref().map(Process::lines).unwrap_or_default()
