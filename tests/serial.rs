@@ -26,7 +26,7 @@ fn config(port: &Path) -> Config {
 
 fn context() -> Context {
     let clock = Clock::injected(Timestamp(1_700_000_000_000), true);
-    Context { name: "line".into(), clock, stats: Arc::new(Stats::default()) }
+    Context { name: "line".into(), clock, stats: Arc::new(Stats::default()), memory: Default::default() }
 }
 
 async fn open(pty: &Pty, context: &Context) -> Serial {
