@@ -285,6 +285,23 @@ fn a_trusted_clock_that_went_back_between_two_runs_has_windows_say_partial_that_
 }
 
 #[test]
+fn a_run_knows_what_the_run_before_sent_before_its_clock_was_last_set() {
+    let mut first = Gateway::new(Machine::trusted());
+    first.run(25);
+    first.machine.ahead += HOUR;
+    first.run(25);
+    assert_eq!(first.windows()[1], (1_795_422_510_000, 10, false, true));
+    let saved = first.table.save(Some("boot")).unwrap();
+    let mut second = Gateway::new(Machine { uptime: 50_000, ahead: TRUTH - 50_000, trusted: true });
+    second.table.resume(&saved, Some("boot"), second.machine.look(), &mut second.messages).unwrap();
+    second.windows();
+    second.run(45);
+    let told: Vec<_> =
+        second.windows().iter().map(|(start, _, partial, _)| (start % 100_000, *partial)).collect();
+    assert_eq!(told, [(0, true), (10_000, true), (20_000, true), (30_000, false)]);
+}
+
+#[test]
 fn a_time_too_far_ahead_gives_way_to_arrival_and_its_message_says_so() {
     let mut gateway = Gateway::new(Machine::trusted());
     gateway.machine.uptime += 12_000;
@@ -336,7 +353,9 @@ struct Watched {
     gateway: Gateway,
     readings: u64,
     late: u64,
-    told: Vec<Message>,
+    /// Each with the number of its run.
+    told: Vec<(usize, Message)>,
+    runs: usize,
     /// How the last door was told.
     door: Option<(Timestamp, Stamp)>,
 }
@@ -344,7 +363,7 @@ struct Watched {
 impl Watched {
     fn new(trusted: bool) -> Self {
         let machine = if trusted { Machine::trusted() } else { Machine::unset() };
-        Self { gateway: Gateway::new(machine), readings: 0, late: 0, told: Vec::new(), door: None }
+        Self { gateway: Gateway::new(machine), readings: 0, late: 0, told: Vec::new(), runs: 0, door: None }
     }
 
     fn read(&mut self, device: &str, metric: &str, time: Option<i64>) {
@@ -418,7 +437,9 @@ impl Watched {
     }
 
     fn end_run(&mut self) {
-        self.told.append(&mut self.gateway.messages);
+        let run = self.runs;
+        self.told.extend(self.gateway.messages.drain(..).map(|message| (run, message)));
+        self.runs += 1;
         self.late = self.gateway.stats.late.get();
     }
 
@@ -426,20 +447,23 @@ impl Watched {
     fn check(mut self) {
         self.gateway.table.close_all(&mut self.gateway.messages);
         self.end_run();
-        let told: u64 = self.told.iter().map(|message| message.readings).sum();
+        let told: u64 = self.told.iter().map(|(_, message)| message.readings).sum();
         assert_eq!(told + self.late, self.readings, "every reading is in one message, or late");
         for shifted in [false, true] {
             let mut whole = std::collections::BTreeSet::new();
-            for mut message in self.told.clone() {
+            for (run, mut message) in self.told.clone() {
                 if shifted {
                     message.shift(Shift { era: ERA, by: TRUTH });
                     assert_eq!(message.era, None);
                 }
                 let is_window = matches!(message.body, Body::Window { .. });
                 if is_window && !is_partial(&message) {
+                    // What was sent by a device's own time is forgotten by a restart, and so by what arrival has told
+                    // of it in a later run.
+                    let run = if &*message.device == "wild" { run } else { 0 };
                     let range = message.range();
                     assert!(
-                        whole.insert((message.device.clone(), range.0)),
+                        whole.insert((message.device.clone(), run, range.0)),
                         "{} of {} is sent twice",
                         range.0,
                         message.device
