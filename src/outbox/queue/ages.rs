@@ -63,6 +63,10 @@ impl Ages {
 
     /// Notes that a message is appended; nothing below `head` is needed any more.
     pub(super) fn note(&mut self, position: Position, now: Since, head: Position) {
+        // A place may be given again that nobody has seen a message at.
+        while self.marks.back().is_some_and(|last| last.position > position) {
+            self.marks.pop_back();
+        }
         let count = self.marks.len();
         match self.marks.back_mut() {
             Some(last) if !self.apart && now - last.since < self.step => return,
@@ -78,13 +82,12 @@ impl Ages {
         }
     }
 
-    /// Takes in what a store says of its rows, which begin at `first` where there are any.
-    pub(super) fn adopt(&mut self, found: Vec<Mark>, first: Option<Position>, now: Since) {
-        let marks = found.into_iter().map(|(position, wall)| Noted { position, since: now, wall });
+    /// Takes in what a store says of its rows, if there are any between `first` and `end`.
+    pub(super) fn adopt(&mut self, found: Vec<Mark>, first: Position, end: Position, now: Since) {
+        let found = found.into_iter().filter(|(position, _)| first < end && *position < end);
+        let marks = found.map(|(position, wall)| Noted { position, since: now, wall });
         self.marks = marks.collect();
-        if let Some(first) =
-            first.filter(|first| self.marks.front().is_none_or(|mark| mark.position > *first))
-        {
+        if first < end && self.marks.front().is_none_or(|mark| mark.position > first) {
             self.marks.push_front(Noted { position: first, since: now, wall: None });
         }
         (self.apart, self.changed) = (true, true);
@@ -187,7 +190,7 @@ mod tests {
     fn an_earlier_run_counts_by_the_wall_clock_once_that_is_trusted_and_by_this_run_until_then() {
         let found = vec![(5, Some(Timestamp(WALL))), (9, None), (12, Some(Timestamp(WALL + 2 * MAX as i64)))];
         let mut ages = ages();
-        ages.adopt(found, Some(5), 0);
+        ages.adopt(found, 5, 15, 0);
         ages.note(15, 10, 5);
         // 1970, and then a clock that was just set to three times the age after the first mark.
         ages.trust(stamp(20, 0, false));
@@ -205,7 +208,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_behind_the_file_makes_nothing_older_than_this_run() {
         let mut ages = ages();
-        ages.adopt(vec![(0, Some(Timestamp(WALL)))], Some(0), 7);
+        ages.adopt(vec![(0, Some(Timestamp(WALL)))], 0, 1, 7);
         ages.trust(stamp(7, WALL - 1_000_000_000, true));
         assert_eq!(ages.expired_below((7 + STEP + MAX) as i64 - 1), Position::MIN);
         assert_eq!(ages.expired_below((7 + STEP + MAX) as i64), Position::MAX);
@@ -214,7 +217,7 @@ mod tests {
     #[test]
     fn rows_of_a_file_without_marks_count_from_this_run_and_not_with_its_own() {
         let mut ages = ages();
-        ages.adopt(Vec::new(), Some(3), 0);
+        ages.adopt(Vec::new(), 3, 8, 0);
         ages.note(8, 10, 3);
         assert_eq!(ages.expired_below((STEP + MAX) as i64), 8);
     }
@@ -230,11 +233,22 @@ mod tests {
         let marks = ages.changes(stamp(6_100, WALL, true)).unwrap();
         assert_eq!(marks, [(0, Some(Timestamp(WALL - 6_000))), (1, Some(Timestamp(WALL - 1_000)))]);
         let mut later = super::Ages::new(Duration::from_millis(MAX));
-        later.adopt(marks, Some(0), 0);
+        later.adopt(marks, 0, 2, 0);
         later.trust(stamp(0, WALL + MAX as i64 - 5_000, true));
         assert_eq!(later.expired_below(0), 1);
         assert_eq!(later.expired_below(3_999 + STEP as i64), 1);
         assert_eq!(later.expired_below(4_000 + STEP as i64), Position::MAX);
+    }
+
+    #[test]
+    fn marks_of_rows_that_are_gone_say_nothing_of_those_that_come_to_stand_there() {
+        let mut ages = ages();
+        ages.adopt(vec![(0, None), (5, None)], 0, 0, 0);
+        ages.note(0, 100, 0);
+        ages.note(1, 100 + STEP as i64, 0);
+        // The message at 1 was dropped, and another comes to stand at 0.
+        ages.note(0, 100 + 3 * STEP as i64, 0);
+        assert_eq!(ages.since(0), 100 + 4 * STEP as i64);
     }
 
     #[test]

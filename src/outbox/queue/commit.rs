@@ -50,7 +50,9 @@ impl Queue {
                 tracing::error!(
                     "the buffer is full: the open windows are not saved but lost, and reported as a gap"
                 );
-                self.ledger.lose(Cause::Full, None, Loss::UNKNOWN, now);
+                // Not merged with losses whose number is known.
+                let id = self.next_id();
+                self.ledger.lose_sealed(Cause::Full, Loss::UNKNOWN, id, now);
             }
         }
         match self.settings.when_full {

@@ -80,7 +80,7 @@ impl Queue {
         (self.next_read, self.stored_end) = (found.first, found.end);
         self.hungry = found.first < found.end;
         (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
-        self.ages.adopt(found.marks, (found.first < found.end).then_some(found.first), ages::since(now));
+        self.ages.adopt(found.marks, found.first, found.end, ages::since(now));
         for entry in &self.tail {
             self.ages.note(entry.position, entry.since, found.first);
         }
