@@ -44,9 +44,12 @@ impl Socket {
         let socket = UdpSocket::bind(listen).await?;
         if listen.ip().to_canonical().is_unspecified() {
             // Of an IPv6 socket's IPv4 both are asked: only the first tells from where to answer a broadcast.
-            ask(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+            let mut asked = ask(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO);
             if listen.is_ipv6() {
-                ask(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+                asked = asked.and(ask(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO));
+            }
+            if let Err(error) = asked {
+                tracing::warn!(%listen, %error, "answers may leave from another address than the one that was asked");
             }
         }
         Ok(Self(socket))
