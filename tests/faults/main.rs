@@ -1,6 +1,9 @@
 //! Faults on purpose: the real binary, real brokers and a broker of the tests' own, and what becomes of the messages.
+//!
+//! One file a family. Every case counts what was lost, repeated and reordered by id and prints the three numbers; a
+//! case that is chosen at random prints the seed that it can be repeated with.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
@@ -11,4 +14,4 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod clock;
+mod backlog;

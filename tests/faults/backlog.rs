@@ -1,0 +1,1 @@
+//! A long outage is over: what waits on the disk is sent without being taken into memory.
