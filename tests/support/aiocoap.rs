@@ -1,15 +1,10 @@
-//! aiocoap's client, in the Python environment that `tests/all` makes beside the build.
-
-use std::path::Path;
-use std::process::Command;
+//! aiocoap's client.
 
 use serde_json::Value;
 
 use super::pki::Result;
 use super::process::{Output, Process};
-
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
-const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/aiocoap_client.py");
+use super::python;
 
 /// Requests on their way, as `aiocoap_client.py` takes them. It is killed with this handle.
 pub(crate) struct Aiocoap {
@@ -20,13 +15,8 @@ pub(crate) struct Aiocoap {
 impl Aiocoap {
     /// Sends all of them at once.
     pub(crate) fn start(requests: &[Value]) -> Result<Self> {
-        if !Path::new(PYTHON).exists() {
-            let install = "`python3 -m venv target/python && target/python/bin/pip install -r tests/requirements.txt` \
-                           in the project's directory (on Debian after `apt-get install python3-venv`)";
-            return Err(format!("aiocoap is not installed: {install}; this test cannot do without").into());
-        }
-        let mut command = Command::new(PYTHON);
-        command.arg(CLIENT).arg(serde_json::to_string(requests)?);
+        let mut command = python::script("aiocoap_client.py")?;
+        command.arg(serde_json::to_string(requests)?);
         Ok(Self { process: Process::start(&mut command, Output::Stdout)?, requests: requests.len() })
     }
 

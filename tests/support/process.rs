@@ -33,6 +33,15 @@ struct Gathered {
 
 impl Process {
     pub(crate) fn start(command: &mut Command, from: Output) -> Result<Self> {
+        Self::start_sifted(command, from, |_| true)
+    }
+
+    /// As `start`, and keeps only the lines that `keep` says yes to. It sees each, in order.
+    pub(crate) fn start_sifted(
+        command: &mut Command,
+        from: Output,
+        mut keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Result<Self> {
         command.stdin(Stdio::null());
         match from {
             Output::Stdout => command.stdout(Stdio::piped()),
@@ -50,6 +59,9 @@ impl Process {
         thread::spawn(move || {
             let (gathered, changed) = &*output;
             for line in source.lines().map_while(std::io::Result::ok) {
+                if !keep(&line) {
+                    continue;
+                }
                 if let Ok(mut gathered) = gathered.lock() {
                     gathered.lines.push(line);
                 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde_json::Value;
@@ -21,15 +22,35 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(rest: &str) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST, |broker| broker.port(), rest)
+    }
+
+    /// A site whose broker is at that address of loopback, and whose gateway gets there by the port of localhost that
+    /// `way` gives.
+    pub(crate) fn at(host: Ipv4Addr, way: impl FnOnce(SocketAddr) -> u16, rest: &str) -> Self {
+        Self::build(host, way, |_| true, rest)
+    }
+
+    /// A site where of what the subscriber prints only the lines are kept that `keep` says yes to.
+    pub(crate) fn sifted(keep: impl FnMut(&str) -> bool + Send + 'static, rest: &str) -> Self {
+        Self::build(Ipv4Addr::LOCALHOST, |broker| broker.port(), keep, rest)
+    }
+
+    fn build(
+        host: Ipv4Addr,
+        way: impl FnOnce(SocketAddr) -> u16,
+        keep: impl FnMut(&str) -> bool + Send + 'static,
+        rest: &str,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new("CA").unwrap();
-        let server = authority.server(&["localhost"], Valid::Now).unwrap();
+        let server = authority.server(&["localhost", &host.to_string()], Valid::Now).unwrap();
         let server = server.write(dir.path(), "server", &authority).unwrap();
         let client =
             authority.client("gw-042", Valid::Now).unwrap().write(dir.path(), "client", &authority).unwrap();
-        let broker = Mosquitto::start(dir.path(), &server, "").unwrap();
-        let subscriber = broker.subscribe(&client, "watcher", "weir/#").unwrap();
-        let agent = Agent::new(&dir.path().join("gateway"), broker.port(), &client, rest).unwrap();
+        let broker = Mosquitto::start_at(host, dir.path(), &server, "").unwrap();
+        let subscriber = broker.subscribe_sifted(&client, "watcher", "weir/#", keep).unwrap();
+        let agent = Agent::new(&dir.path().join("gateway"), way(broker.address()), &client, rest).unwrap();
         Self { agent, subscriber, broker, dir }
     }
 
