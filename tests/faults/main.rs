@@ -25,6 +25,7 @@ mod verdict;
 // The families.
 mod amqtt;
 mod backlog;
+mod clock;
 mod rabbitmq;
 mod schedules;
 
