@@ -8,9 +8,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::broker::{Broker, Seen};
+use support::broker::{Broker, Guard, Seen};
 use support::mosquitto::{Message, Mosquitto, Subscriber};
 use support::pki::{Authority, Files, Identity, Valid};
 use support::weak_link::WeakLink;
@@ -380,11 +383,65 @@ async fn the_gateway_is_named_by_its_certificate_and_a_new_one_counts_at_the_nex
 
     site.write(&site.authority.client("gw-777", Valid::Now).unwrap(), "gateway");
     assert_eq!(&*uplink.gateway().unwrap(), "gw-042");
-    let error = uplink.connect(status("gone")).await.unwrap_err();
-    assert!(error.to_string().contains("names `gw-777`, but this gateway runs as `gw-042`"), "{error}");
+    // With the certificate of before; the session says why, here when it is asked to look.
+    let (look, stats) = (uplink.look(), uplink.stats().unwrap());
+    let mut session = uplink.connect(status("gone")).await.unwrap();
+    look.again();
+    let nothing = tokio::time::timeout(Duration::from_millis(500), session.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert_eq!((stats.rotations.load(Ordering::Relaxed), stats.refused.load(Ordering::Relaxed)), (1, 1));
+    session.close().await;
+    assert_eq!(clients(&broker), ["gw-042"; 3]);
+}
 
-    let connected = broker.seen().iter().filter(|seen| matches!(seen, Seen::Connected(_))).count();
-    assert_eq!(connected, 2);
+/// The client ids that have come, in order.
+fn clients(broker: &Broker) -> Vec<String> {
+    let connected = |seen| match seen {
+        Seen::Connected(connect) => Some(connect.client_id),
+        _ => None,
+    };
+    broker.seen().into_iter().filter_map(connected).collect()
+}
+
+#[tokio::test]
+async fn a_new_certificate_that_the_broker_refuses_only_at_the_connect_gives_way_to_the_old_one() {
+    let site = Site::new();
+    let broker = Broker::start(Some(site.server.listen_for(&site.authority).unwrap())).await.unwrap();
+    let mut uplink = uplink("localhost", broker.port(), &site.client, "", Clock::injected(NOW, true));
+    let stats = uplink.stats().unwrap();
+    let counts = || {
+        let [rotations, refused] =
+            [&stats.rotations, &stats.refused].map(|count| count.load(Ordering::Relaxed));
+        (clients(&broker).len(), rotations, refused)
+    };
+    uplink.connect(status("gone")).await.unwrap().close().await;
+    assert_eq!(counts(), (1, 0, 0));
+    assert_eq!(stats.until.load(Ordering::Relaxed), 4_070_908_800, "1 January 2099");
+
+    let come = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&come);
+    let guard = Guard(Arc::new(move |_| {
+        (counted.fetch_add(1, Ordering::Relaxed) > 0).then_some(Duration::from_secs(600))
+    }));
+    broker.behave(|behaviour| behaviour.guard = Some(guard));
+    site.write(&site.authority.client("gw-042", Valid::Now).unwrap(), "gateway");
+    uplink.connect(status("gone")).await.unwrap().close().await;
+    assert_eq!(counts(), (3, 0, 1));
+    uplink.connect(status("gone")).await.unwrap().close().await;
+    assert_eq!(counts(), (4, 0, 1), "it is not tried again");
+
+    site.write(&site.authority.client("gw-042", Valid::Now).unwrap(), "gateway");
+    uplink.connect(status("gone")).await.unwrap().close().await;
+    assert_eq!(counts(), (5, 1, 1), "but another is");
+
+    // Where the old one is refused as well, it is not the certificate that is to blame.
+    broker.behave(|behaviour| behaviour.guard = Some(Guard(Arc::new(|_| None))));
+    site.write(&site.authority.client("gw-042", Valid::Now).unwrap(), "gateway");
+    uplink.connect(status("gone")).await.unwrap_err();
+    assert_eq!(counts(), (7, 1, 1));
+    broker.behave(|behaviour| behaviour.guard = None);
+    uplink.connect(status("gone")).await.unwrap().close().await;
+    assert_eq!(counts(), (8, 2, 1));
 }
 
 #[test]
@@ -408,7 +465,9 @@ fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
     let files = |change: fn(&mut Files, std::path::PathBuf), file: std::path::PathBuf| {
         let mut files = site.client.clone();
         change(&mut files, file);
-        weir::tls::Config { ca: files.ca, cert: files.cert, key: files.key }
+        let paths = [("ca", files.ca), ("cert", files.cert), ("key", files.key)];
+        let toml: String = paths.map(|(key, path)| format!("{key} = '{}'\n", path.display())).concat();
+        toml::from_str::<weir::tls::Config>(&toml).unwrap()
     };
     let cases = [
         (

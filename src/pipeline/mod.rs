@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::encode::Format;
 use crate::outbox::{Opened, Outbox};
-use crate::uplink::{AnyUplink, Uplink};
+use crate::uplink::{AnyUplink, Look, Uplink};
 
 pub use channel::Progress;
 use channel::{Inlet, channel};
@@ -129,7 +129,8 @@ async fn run_once<U: Uplink>(
         next_way.close();
     };
     let state_dir = config.gateway.state_dir.clone();
-    let agent = Agent { uplink, intake, inlet, processing, ways, way: None };
+    let look = Look::default();
+    let agent = Agent { uplink, intake, inlet, processing, ways, way: None, look };
     let ((), (table, next)) = tokio::join!(forwarding, agent.obey(config, orders, ready));
     let saved = match table {
         Some(table) => save(table, &outbox, &clock).await,
@@ -166,9 +167,11 @@ struct Agent<U, F> {
     ways: mpsc::Sender<Option<(U, Format, Stop)>>,
     /// Stops forwarding over the uplink in use.
     way: Option<Stopper>,
+    /// Has it look again at what may have changed beside the file.
+    look: Look,
 }
 
-impl<U, F: Fn(&Config) -> U> Agent<U, F> {
+impl<U: Uplink, F: Fn(&Config) -> U> Agent<U, F> {
     /// Starts, and does what it is told until that is to stop. Gives the series, and the file to begin anew with if
     /// that is why it stopped.
     async fn obey(
@@ -217,6 +220,8 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
         }
         if (&old.uplink, old.format) != (&new.uplink, new.format) {
             self.forward(new).await;
+        } else {
+            self.look.again();
         }
     }
 
@@ -225,7 +230,9 @@ impl<U, F: Fn(&Config) -> U> Agent<U, F> {
         let (stopper, stop) = stop::stop();
         // The one before is dropped here, and so told to stop.
         self.way = Some(stopper);
-        let _ = self.ways.send(Some(((self.uplink)(config), config.format, stop))).await;
+        let uplink = (self.uplink)(config);
+        self.look = uplink.look();
+        let _ = self.ways.send(Some((uplink, config.format, stop))).await;
     }
 
     /// Gives what is on its way its grace while the sources are still read, so that they are closed only for as long

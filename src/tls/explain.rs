@@ -25,19 +25,20 @@ pub fn within(error: &io::Error) -> Option<&rustls::Error> {
     None
 }
 
-/// What went wrong with `peer`, which is a `host:port`, and what to do about it.
+/// What went wrong with `peer`, which is a `host:port`, and what to do about it. `allows` is what
+/// [`super::Config::allows`] says.
 #[must_use]
-pub fn explain(error: &rustls::Error, peer: &str, now: Now) -> Error {
+pub fn explain(error: &rustls::Error, peer: &str, now: Now, allows: &str) -> Error {
     match error {
         rustls::Error::InvalidCertificate(error) => certificate(error, peer, now),
-        rustls::Error::AlertReceived(alert) => refused(*alert, peer, now),
+        rustls::Error::AlertReceived(alert) => refused(*alert, peer, now, allows),
         rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => Error::new(
             format!("{peer} does not speak TLS ({error})"),
             "is that the broker's TLS port (usually 8883)?",
         ),
         rustls::Error::PeerIncompatible(_) => Error::new(
             format!("{peer} and weir have no version or cipher of TLS in common ({error})"),
-            "let the broker offer TLS 1.2 or 1.3 with its usual ciphers",
+            format!("let the broker offer {allows}"),
         ),
         other => Error::new(
             format!("the TLS connection to {peer} failed ({other})"),
@@ -96,7 +97,7 @@ fn certificate(error: &CertificateError, peer: &str, now: Now) -> Error {
     }
 }
 
-fn refused(alert: AlertDescription, peer: &str, now: Now) -> Error {
+fn refused(alert: AlertDescription, peer: &str, now: Now, allows: &str) -> Error {
     use AlertDescription as A;
     let (what, hint) = match alert {
         A::UnknownCA => (
@@ -130,7 +131,11 @@ fn refused(alert: AlertDescription, peer: &str, now: Now) -> Error {
         ),
         A::HandshakeFailure | A::ProtocolVersion | A::InsufficientSecurity => (
             format!("{peer} refused the TLS handshake ({alert:?})"),
-            "see that it accepts TLS 1.2 or 1.3, and client certificates of this kind".to_owned(),
+            format!("see that it offers {allows}, and takes client certificates of this kind"),
+        ),
+        A::NoApplicationProtocol => (
+            format!("{peer} speaks none of the protocols in `tls.alpn`"),
+            "correct `tls.alpn`, or leave it out where the broker has a port of its own".to_owned(),
         ),
         A::UnrecognisedName => (
             format!("{peer} does not serve that name"),
@@ -163,14 +168,15 @@ fn bare(name: &str) -> &str {
 /// `hint`, or the question whether the clock is set, where it may well not be.
 pub(super) fn or_clock(hint: &str, now: Now) -> String {
     if now.trusted {
-        format!("{hint} (the clock says {})", date(now.unix))
+        format!("{hint} (the clock says {})", show(now.unix))
     } else {
-        format!("the clock says {}: is the clock set? If so, {hint}", date(now.unix))
+        format!("the clock says {}: is the clock set? If so, {hint}", show(now.unix))
     }
 }
 
 /// A time as a person reads it, in UTC. What lies outside 1970 to 9999 is shown as the nearest that does not.
-pub(super) fn date(unix: i64) -> String {
+#[must_use]
+pub fn show(unix: i64) -> String {
     date_of(u64::try_from(unix).unwrap_or(0))
 }
 

@@ -23,17 +23,42 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let file = open(path)?;
-    // The open file is asked, not the path, so that what is checked is what is read.
-    let metadata = file.metadata().map_err(|error| failed(path, &error))?;
-    refuse_shared(path, metadata.mode(), metadata.gid())?;
-    let pem = read(path, file)?;
+    let pem = kept_from_others(path, "private key")?;
     PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| unreadable(path, &pem, "private key", "PRIVATE KEY", "pkey"))
 }
 
-/// Others must not reach the key at all; a group may where it is one of this process's own.
-fn refuse_shared(path: &Path, mode: u32, group: u32) -> Result<(), Error> {
+/// The text in a file that, as a private key, others must not be able to read; `what` it is, for messages, which never
+/// have any of it. A line end at its end is no part of it.
+///
+/// # Errors
+/// Where the file is absent, unreadable, open to others, empty, longer than `longest` bytes or no UTF-8.
+pub fn secret(path: &Path, what: &str, longest: usize) -> Result<String, Error> {
+    let wrong = |how: &str| {
+        let file = path.display();
+        Error::new(format!("the {what} in {file} {how}"), "the file has to hold the text itself, in one line")
+    };
+    let bytes = kept_from_others(path, what)?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong("is no UTF-8 text"))?;
+    let line = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text);
+    match line.len() {
+        0 => Err(wrong("is empty")),
+        bytes if bytes > longest => Err(wrong(&format!("is longer than {longest} bytes"))),
+        _ => Ok(line.to_owned()),
+    }
+}
+
+/// What is in a file that others cannot reach.
+fn kept_from_others(path: &Path, what: &str) -> Result<Vec<u8>, Error> {
+    let file = open(path)?;
+    // The open file is asked, not the path, so that what is checked is what is read.
+    let metadata = file.metadata().map_err(|error| failed(path, &error))?;
+    refuse_shared(path, what, metadata.mode(), metadata.gid())?;
+    read(path, file)
+}
+
+/// Others must not reach the file at all; a group may where it is one of this process's own.
+fn refuse_shared(path: &Path, what: &str, mode: u32, group: u32) -> Result<(), Error> {
     let (others, foreign_group) = (mode & 0o007 != 0, mode & 0o070 != 0 && !own_groups().contains(&group));
     if !others && !foreign_group {
         return Ok(());
@@ -41,10 +66,10 @@ fn refuse_shared(path: &Path, mode: u32, group: u32) -> Result<(), Error> {
     let who = if others { "everyone on this machine" } else { "a group that weir does not run under" };
     let file = path.display();
     Err(Error::new(
-        format!("the private key {file} is open to {who} (mode {:04o})", mode & 0o7777),
+        format!("the {what} {file} is open to {who} (mode {:04o})", mode & 0o7777),
         format!(
             "`chmod 600 {file}` where its owner runs weir, else `chgrp weir {file}` and `chmod 640 {file}`; \
-             have a new key made if somebody may have read this one"
+             have a new one made if somebody may have read this one"
         ),
     ))
 }
@@ -134,7 +159,35 @@ fn example(header: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_secret_is_one_line_that_others_cannot_read_and_is_in_no_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        let put = |content: &[u8], mode| {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            secret(&path, "password", 10)
+        };
+        assert_eq!(put(b"hunter2\n", 0o600), Ok("hunter2".to_owned()));
+        assert_eq!(put(b" hunter2\r\n", 0o400), Ok(" hunter2".to_owned()));
+        assert_eq!(put(b"hunter2\n\n", 0o600), Ok("hunter2\n".to_owned()));
+        for (content, mode, words) in [
+            (&b"hunter2"[..], 0o644, "is open to everyone on this machine (mode 0644)"),
+            (b"\n", 0o600, "is empty"),
+            (b"hunter\xFF", 0o600, "is no UTF-8 text"),
+            (b"hunter2hunter2", 0o600, "is longer than 10 bytes"),
+        ] {
+            let error = put(content, mode).unwrap_err().to_string();
+            assert!(error.contains(words) && error.starts_with("the password "), "{error}");
+            assert!(!error.contains("hunter"), "{error}");
+        }
+        assert!(secret(&dir.path().join("none"), "password", 10).is_err());
+    }
 
     #[test]
     fn a_key_is_for_its_owner_and_the_groups_of_this_process_alone() {
@@ -142,10 +195,10 @@ mod tests {
         let foreign = (1..).find(|group| !own_groups().contains(group)).unwrap();
         let path = Path::new("/etc/weir/tls/gateway.key");
         for (mode, group) in [(0o600, foreign), (0o400, foreign), (0o640, own), (0o660, own)] {
-            assert_eq!(refuse_shared(path, 0o100_000 | mode, group), Ok(()), "{mode:o}");
+            assert_eq!(refuse_shared(path, "private key", 0o100_000 | mode, group), Ok(()), "{mode:o}");
         }
         for (mode, group) in [(0o644, own), (0o602, own), (0o601, own), (0o640, foreign), (0o620, foreign)] {
-            let error = refuse_shared(path, 0o100_000 | mode, group).unwrap_err();
+            let error = refuse_shared(path, "private key", 0o100_000 | mode, group).unwrap_err();
             assert!(error.what.contains(&format!("(mode 0{mode:o})")), "{error}");
             assert!(error.hint.contains("chmod 600 /etc/weir/tls/gateway.key"), "{error}");
         }

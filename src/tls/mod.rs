@@ -4,24 +4,31 @@
 //! name and by date; there is no switch. A private key that others can read is not used. Files are read anew at every
 //! [`client`], so that a rotation needs no restart, and nothing of one identity is resumed under the next.
 
+mod expiry;
 mod explain;
 mod files;
+mod looks;
+mod sign;
+mod terms;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
-use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-pub use explain::{explain, within};
+pub use expiry::{Expiry, days_left};
+pub use explain::{explain, show, within};
+pub use files::secret;
+pub use looks::{Look, Looks, Seen};
+pub use sign::{Algorithm, Signer};
+pub use terms::{Ciphers, Version};
 
-/// The three PEM files of a mutual-TLS client.
+/// The three PEM files of a mutual-TLS client, and what it accepts of the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -31,6 +38,14 @@ pub struct Config {
     pub cert: PathBuf,
     /// Our private key: PKCS#8, SEC1 or PKCS#1, without a passphrase.
     pub key: PathBuf,
+    /// The lowest version of TLS that is spoken.
+    #[serde(default)]
+    pub min_version: Version,
+    /// The only ciphers that are spoken, where not all that are good.
+    pub ciphers: Option<Ciphers>,
+    /// The protocols that are offered for the time after the handshake, the favourite first (ALPN, RFC 7301).
+    #[serde(default)]
+    pub alpn: Vec<String>,
 }
 
 impl Config {
@@ -42,9 +57,7 @@ impl Config {
             .filter(|(_, file)| !file.is_file())
             .collect()
     }
-}
 
-impl Config {
     /// What is wrong with the files that are there, but for their dates; `None` while one of them is not.
     #[must_use]
     pub fn unfit(&self) -> Option<Error> {
@@ -78,7 +91,49 @@ pub struct Now {
     pub trusted: bool,
 }
 
-/// Reads the files, checks them and puts together what a client connects with: TLS 1.3 or 1.2, ring, no resumption.
+/// What a client connects with, as its files had it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// For the TLS library.
+    pub config: Arc<ClientConfig>,
+    /// The common name in our certificate, where it has one.
+    pub name: Option<String>,
+    /// The last second at which our certificate is valid, in Unix time.
+    pub until: i64,
+    /// How the files looked just before they were read.
+    pub seen: Seen,
+    authorities: Vec<CertificateDer<'static>>,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl Client {
+    /// Whether `other` comes from files with the same content. (The same certificate has the same key.)
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (&self.authorities, &self.chain) == (&other.authorities, &other.chain)
+    }
+
+    /// Whether our certificate has expired.
+    #[must_use]
+    pub fn is_over(&self, now: Now) -> bool {
+        now.unix > self.until
+    }
+
+    /// What looks wrong with our chain, though nobody but the other side can tell whether it is.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        let (first, rest) = self.chain.split_first()?;
+        let first = Certificate::from_der(first).ok()?;
+        let signed = |other: &CertificateDer<'_>| {
+            let other = Certificate::from_der(other);
+            other.is_ok_and(|other| other.tbs_certificate().subject() == first.tbs_certificate().issuer())
+        };
+        let alone = rest.is_empty() || rest.iter().any(signed);
+        (!alone).then_some("none of the other certificates in `tls.cert` has signed the first")
+    }
+}
+
+/// Reads the files, checks them and puts together what a client connects with, by ring and without resumption.
 ///
 /// A client certificate that has expired is refused here. One that is not yet valid is refused only by a trusted
 /// clock: a gateway without a battery-backed clock boots in the past, and the other side knows the time better.
@@ -86,10 +141,12 @@ pub struct Now {
 /// # Errors
 /// Where a file is absent, unreadable, no PEM or holds something else; where others can read the key; where key and
 /// certificate are no pair; where the certificate is out of its dates.
-pub fn client(config: &Config, now: Now) -> Result<Arc<ClientConfig>, Error> {
+pub fn client(config: &Config, now: Now) -> Result<Client, Error> {
+    let seen = config.seen();
     let mut roots = RootCertStore::empty();
-    for certificate in files::certificates(&config.ca)? {
-        roots.add(certificate).map_err(|error| {
+    let authorities = files::certificates(&config.ca)?;
+    for certificate in &authorities {
+        roots.add(certificate.clone()).map_err(|error| {
             Error::new(
                 format!(
                     "{} holds a certificate that cannot serve as an authority ({error})",
@@ -100,7 +157,8 @@ pub fn client(config: &Config, now: Now) -> Result<Arc<ClientConfig>, Error> {
         })?;
     }
     let chain = files::certificates(&config.cert)?;
-    check_dates(&config.cert, &chain, now)?;
+    let certificate = leaf(&config.cert, &chain)?;
+    let until = check_dates(&config.cert, &certificate, now)?;
     let key = files::private_key(&config.key)?;
     let refuse = |error: rustls::Error| match error {
         rustls::Error::InconsistentKeys(_) => Error::new(
@@ -124,14 +182,16 @@ pub fn client(config: &Config, now: Now) -> Result<Arc<ClientConfig>, Error> {
             "use an RSA key of at least 2048 bits, an ECDSA key on P-256 or P-384, or an Ed25519 key",
         ),
     };
-    let mut client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])
+    let mut client = ClientConfig::builder_with_provider(Arc::new(terms::provider(config.ciphers)))
+        .with_protocol_versions(config.min_version.and_later())
         .map_err(refuse)?
         .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
+        .with_client_auth_cert(chain.clone(), key)
         .map_err(refuse)?;
     client.resumption = Resumption::disabled();
-    Ok(Arc::new(client))
+    client.alpn_protocols = config.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let name = name_in(&certificate);
+    Ok(Client { config: Arc::new(client), name, until, seen, authorities, chain })
 }
 
 /// The common name in the subject of the first certificate of `cert`: a gateway's default name.
@@ -140,14 +200,17 @@ pub fn client(config: &Config, now: Now) -> Result<Arc<ClientConfig>, Error> {
 /// Where the file cannot be read, or its certificate has no common name.
 pub fn common_name(cert: &Path) -> Result<String, Error> {
     let chain = files::certificates(cert)?;
-    let certificate = leaf(cert, &chain)?;
-    let name = certificate.tbs_certificate().subject().common_name().ok().flatten().map(String::from);
-    name.filter(|name| !name.is_empty()).ok_or_else(|| {
+    name_in(&leaf(cert, &chain)?).ok_or_else(|| {
         Error::new(
             format!("the certificate in {} has no common name", cert.display()),
             "set `id` under [gateway], or make the certificate with a subject such as /CN=gw-042",
         )
     })
+}
+
+fn name_in(certificate: &Certificate) -> Option<String> {
+    let name = certificate.tbs_certificate().subject().common_name().ok().flatten().map(String::from);
+    name.filter(|name| !name.is_empty())
 }
 
 fn leaf(file: &Path, chain: &[CertificateDer<'_>]) -> Result<Certificate, Error> {
@@ -160,26 +223,23 @@ fn leaf(file: &Path, chain: &[CertificateDer<'_>]) -> Result<Certificate, Error>
     })
 }
 
-fn check_dates(file: &Path, chain: &[CertificateDer<'_>], now: Now) -> Result<(), Error> {
-    let certificate = leaf(file, chain)?;
+/// The last second at which `certificate` is valid, in Unix time.
+fn check_dates(file: &Path, certificate: &Certificate, now: Now) -> Result<i64, Error> {
     let validity = certificate.tbs_certificate().validity();
     let seconds =
         |time: x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
     let (from, to) = (seconds(validity.not_before), seconds(validity.not_after));
     if now.unix > to {
         return Err(Error::new(
-            format!("the certificate in {} expired on {}", file.display(), explain::date(to)),
+            format!("the certificate in {} expired on {}", file.display(), show(to)),
             explain::or_clock("install a new one", now),
         ));
     }
     if now.unix < from && now.trusted {
         return Err(Error::new(
-            format!("the certificate in {} is not valid before {}", file.display(), explain::date(from)),
-            format!(
-                "the clock says {}: wait, or have a certificate issued from now on",
-                explain::date(now.unix)
-            ),
+            format!("the certificate in {} is not valid before {}", file.display(), show(from)),
+            format!("the clock says {}: wait, or have a certificate issued from now on", show(now.unix)),
         ));
     }
-    Ok(())
+    Ok(to)
 }

@@ -9,6 +9,7 @@ pub mod mqtt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::model::{Id, Publication};
@@ -80,6 +81,22 @@ pub struct TooLarge {
     pub limit: usize,
 }
 
+/// The word to a session, running or next, to look again at once at what it looks at from time to time: certificates.
+#[derive(Clone, Debug, Default)]
+pub struct Look(Arc<Notify>);
+
+impl Look {
+    /// Gives the word.
+    pub fn again(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits for the word. Cancel-safe.
+    pub async fn asked(&self) {
+        self.0.notified().await;
+    }
+}
+
 /// A way to the cloud.
 pub trait Uplink {
     /// One connection.
@@ -90,6 +107,11 @@ pub trait Uplink {
     /// # Errors
     /// Where it can not be told yet.
     fn gateway(&mut self) -> Result<Arc<str>, LinkError>;
+
+    /// Where its sessions hear the word to look again. Nobody hears it where there is nothing to look at.
+    fn look(&self) -> Look {
+        Look::default()
+    }
 
     /// Connects. `will` is published by the other side should the connection end without [`Session::close`].
     fn connect(&mut self, will: Publication) -> impl Future<Output = Result<Self::Session, LinkError>>;
@@ -183,6 +205,12 @@ impl Uplink for AnyUplink {
     fn gateway(&mut self) -> Result<Arc<str>, LinkError> {
         match self {
             Self::Mqtt(uplink) => uplink.gateway(),
+        }
+    }
+
+    fn look(&self) -> Look {
+        match self {
+            Self::Mqtt(uplink) => uplink.look(),
         }
     }
 

@@ -17,6 +17,7 @@
 mod support;
 
 // What they count with.
+mod counted;
 mod counter;
 mod plant;
 mod probe;
@@ -25,9 +26,12 @@ mod verdict;
 // The families.
 mod amqtt;
 mod backlog;
+mod ciphers;
 mod clock;
 mod rabbitmq;
+mod rotation;
 mod schedules;
+mod tokens;
 
 use std::net::Ipv4Addr;
 

@@ -3,9 +3,11 @@
 //! It serves MQTT 3.1.1 and 5 in the clear on loopback, or over TLS with whatever its `ServerConfig` demands of
 //! clients. It passes nothing on to anybody.
 
+use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -33,6 +35,20 @@ pub(crate) struct Behaviour {
     pub(crate) dismiss: Option<u8>,
     /// Reads, and says nothing any more.
     pub(crate) silent: bool,
+    /// Whom it lets in, and for how long.
+    pub(crate) guard: Option<Guard>,
+}
+
+/// Says for how long a connection may last, or that it may not come about.
+#[derive(Clone)]
+pub(crate) struct Guard(pub(crate) Arc<Admit>);
+
+type Admit = dyn Fn(&Connect) -> Option<Duration> + Send + Sync;
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
 }
 
 /// MQTT 5, 3.14.2.1.
@@ -182,16 +198,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Some(Packet::Connect(connect)) = mqtt::read(&mut self.reader, 0).await? else { return Ok(()) };
         self.level = connect.level;
         let will = connect.will.clone();
-        self.saw(Seen::Connected(connect));
-        let (code, limits) = {
-            let behaviour = self.behaviour.borrow();
-            (behaviour.connect_code, behaviour.limits.clone())
+        let Behaviour { connect_code, limits, guard, .. } = self.behaviour.borrow().clone();
+        let admitted = guard.map(|Guard(admit)| admit(&connect));
+        let code = match admitted {
+            Some(None) if self.level == mqtt::LEVEL_5 => 0x87,
+            Some(None) => 5,
+            _ => connect_code,
         };
+        self.saw(Seen::Connected(connect));
         self.say(mqtt::connack(self.level, code, &limits)).await?;
         if code != 0 {
             return self.writer.shutdown().await;
         }
-        let ended = self.converse().await;
+        let ended = match admitted.flatten() {
+            Some(time) => tokio::time::timeout(time, self.converse()).await.unwrap_or(Ok(true)),
+            None => self.converse().await,
+        };
         self.saw(if matches!(ended, Ok(false)) { Seen::Left } else { Seen::Lost(will) });
         let _ = self.writer.shutdown().await;
         ended.map(|_| ())

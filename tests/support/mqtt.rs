@@ -27,6 +27,8 @@ pub(crate) struct Connect {
     pub(crate) keep_alive: u16,
     pub(crate) client_id: String,
     pub(crate) will: Option<Publish>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +100,9 @@ fn connect(body: &mut Body<'_>) -> Option<Connect> {
         let (qos, retain) = ((flags >> 3) & 3, flags & 0x20 != 0);
         Some(Publish { topic, payload, qos, retain, dup: false, packet_id: 0 })
     };
-    Some(Connect { level, clean: flags & 0x02 != 0, keep_alive, client_id, will })
+    let username = if flags & 0x80 == 0 { None } else { Some(body.text()?) };
+    let password = if flags & 0x40 == 0 { None } else { Some(body.text()?) };
+    Some(Connect { level, clean: flags & 0x02 != 0, keep_alive, client_id, will, username, password })
 }
 
 /// What is left of a packet.

@@ -6,16 +6,17 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
-use rustls::RootCertStore;
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -28,6 +29,8 @@ pub(crate) enum Valid {
     Past,
     /// From 2098.
     Future,
+    /// From 2020 to this second, in Unix time.
+    Until(u64),
 }
 
 /// An authority that signs for servers and clients.
@@ -93,6 +96,9 @@ fn params(name: &str, names: &[&str], valid: Valid) -> Result<CertificateParams>
         Valid::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1)),
         Valid::Past => (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1)),
         Valid::Future => (date_time_ymd(2098, 1, 1), date_time_ymd(2099, 1, 1)),
+        Valid::Until(second) => {
+            (date_time_ymd(2020, 1, 1), date_time_ymd(1970, 1, 1) + Duration::from_secs(second))
+        }
     };
     Ok(params)
 }
@@ -115,7 +121,18 @@ impl Identity {
 
     /// What a broker listens with that takes only clients whose certificate `clients` has signed.
     pub(crate) fn listen_for(&self, clients: &Authority) -> Result<Arc<ServerConfig>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = rustls::crypto::ring::default_provider();
+        Ok(Arc::new(self.listen_with(clients, provider, rustls::DEFAULT_VERSIONS)?))
+    }
+
+    /// As `listen_for`, with what TLS is to be made of.
+    pub(crate) fn listen_with(
+        &self,
+        clients: &Authority,
+        provider: CryptoProvider,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ServerConfig> {
+        let provider = Arc::new(provider);
         let mut roots = RootCertStore::empty();
         roots.add(clients.issuer.der().clone())?;
         let verifier =
@@ -123,9 +140,9 @@ impl Identity {
         let chain = vec![CertificateDer::from_pem_slice(self.cert.as_bytes())?];
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
         let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)?;
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
+use super::auth::Auth;
 use super::topics;
 use crate::tls;
 use crate::units::{self, Size};
@@ -46,6 +47,8 @@ pub struct Config {
     pub ack_timeout: Duration,
     /// Certificates; needed for `mqtts://`.
     pub tls: Option<tls::Config>,
+    /// A user name and password beside the certificate.
+    pub auth: Option<Auth>,
 }
 
 /// A version of MQTT.
@@ -175,6 +178,9 @@ impl Config {
         if self.ack_timeout < Duration::from_secs(1) {
             problems.push(("ack_timeout", "must be at least \"1s\"".to_owned()));
         }
+        let tls = self.tls.iter().flat_map(tls::Config::problems);
+        problems.extend(tls.map(|(key, problem)| (if key == "alpn" { "tls.alpn" } else { "tls" }, problem)));
+        problems.extend(self.auth.iter().flat_map(Auth::problems));
         problems
     }
 
@@ -209,7 +215,7 @@ impl Config {
         let state = |file: &Path| if file.exists() { "is not a regular file" } else { "is not there yet" };
         let absent = files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file))));
         let unfit = self.tls.as_ref().and_then(tls::Config::unfit).map(|error| ("tls", error.to_string()));
-        absent.chain(unfit).collect()
+        absent.chain(unfit).chain(self.auth.as_ref().and_then(Auth::absent)).collect()
     }
 }
 

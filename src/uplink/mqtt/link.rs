@@ -21,6 +21,7 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
+use super::auth::Login;
 use super::config::{Protocol, Url};
 use super::dial::{Stream, dial};
 use super::flight::Packet;
@@ -47,9 +48,11 @@ const PINGREQ: [u8; 2] = [0xC0, 0];
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// What a connection is made with.
+#[derive(Clone)]
 pub(super) struct Options {
     pub(super) protocol: Protocol,
     pub(super) client_id: String,
+    pub(super) login: Option<Login>,
     pub(super) will: Packet,
     pub(super) keep_alive: Duration,
 }

@@ -3,12 +3,17 @@
 //! Data go to the configured topic; gap records to `weir/{gateway}/gaps`; the status, retained, to
 //! `weir/{gateway}/status`, which is also the will's. Data are sent with the configured QoS, the rest with at least 1.
 
+mod auth;
 mod config;
 mod dial;
 mod flight;
+mod identity;
 mod link;
+mod probe;
+mod renewal;
 mod session;
 mod standby;
+mod token;
 mod topics;
 mod v311;
 mod v5;
@@ -16,18 +21,24 @@ mod words;
 
 use std::sync::Arc;
 
+use rustls::ClientConfig;
+
+use self::auth::Auth;
 use self::config::Url;
-use self::link::{Link, Options};
+use self::identity::{Blame, Choice, Identity, Way};
+use self::link::{Accepted, Link, Options};
+use self::renewal::Renewal;
 use self::session::Terms;
 use self::standby::{Pause, Return};
 use self::topics::Topics;
 use self::words::Context;
-use super::{Limits, LinkError, Uplink};
+use super::{Limits, LinkError, Look, Uplink};
 use crate::clock::Clock;
 use crate::model::{Publication, is_name};
-use crate::tls;
+use crate::tls::{self, Client};
 
 pub use config::{Config, Protocol, Qos};
+pub use identity::Stats;
 pub use session::Session;
 
 /// The smallest packet size, in bytes, that a session is worth having with: the status and a short message fit.
@@ -43,7 +54,8 @@ pub struct Mqtt {
     pause: Pause,
     clock: Clock,
     gateway: Option<Arc<str>>,
-    named_by_certificate: bool,
+    /// Where there is a certificate.
+    identity: Option<Arc<Identity>>,
 }
 
 impl Mqtt {
@@ -51,9 +63,17 @@ impl Mqtt {
     /// certificate tells it.
     #[must_use]
     pub fn new(config: Config, gateway: Option<Arc<str>>, clock: Clock) -> Self {
-        let named_by_certificate = gateway.is_none();
+        let identity =
+            |tls: &tls::Config| Identity::new(tls.clone(), gateway.is_none(), clock.clone()).into();
+        let identity = config.tls.as_ref().map(identity);
         let (used, pause) = (0, Pause::default());
-        Self { config, used, pause, clock, gateway, named_by_certificate }
+        Self { config, used, pause, clock, gateway, identity }
+    }
+
+    /// What can be shown of the client certificate, where there is one.
+    #[must_use]
+    pub fn stats(&self) -> Option<Arc<Stats>> {
+        self.identity.as_ref().map(|identity| identity.stats())
     }
 
     fn named_by_certificate(&self) -> Result<Arc<str>, LinkError> {
@@ -76,82 +96,73 @@ impl Mqtt {
         Ok(name.into())
     }
 
-    /// What TLS is spoken with; read anew for every connection, so that new certificates are found.
-    fn tls(&self, gateway: &str) -> Result<Option<Arc<rustls::ClientConfig>>, LinkError> {
-        let Some(tls) = &self.config.tls else { return Ok(None) };
-        let client = tls::client(tls, now(&self.clock))?;
-        if self.named_by_certificate {
-            let name = self.named_by_certificate()?;
-            if *name != *gateway {
-                return Err(LinkError {
-                    what: format!(
-                        "the client certificate now names `{name}`, but this gateway runs as `{gateway}`"
-                    ),
-                    hint: Some("restart weir to change the name, or set `id` under [gateway]".to_owned()),
-                });
+    /// Connects with what the choice has first; where the broker may not take that, with what it took before. Gives the
+    /// certificate that it took, too.
+    async fn link(
+        &self,
+        broker: &Url,
+        choice: Option<&Choice>,
+        options: Options,
+        context: &Context,
+    ) -> Result<(Link, Accepted, Option<Client>), LinkError> {
+        let told = |failure| context.not_connected(failure, now(&self.clock));
+        let (Some(choice), Some(identity)) = (choice, &self.identity) else {
+            let (link, accepted) = Link::connect(broker, None, options).await.map_err(told)?;
+            return Ok((link, accepted, None));
+        };
+        let with = |client: &Client| Link::connect(broker, Some(Arc::clone(&client.config)), options.clone());
+        let failure = match with(&choice.first).await {
+            Ok((link, accepted)) => {
+                identity.accepted(&choice.first);
+                return Ok((link, accepted, Some(choice.first.clone())));
             }
-        }
-        Ok(Some(client))
-    }
-}
-
-impl Uplink for Mqtt {
-    type Session = Session;
-
-    fn gateway(&mut self) -> Result<Arc<str>, LinkError> {
-        if let Some(gateway) = &self.gateway {
-            return Ok(Arc::clone(gateway));
-        }
-        let gateway = self.named_by_certificate()?;
-        self.gateway = Some(Arc::clone(&gateway));
-        Ok(gateway)
-    }
-
-    async fn connect(&mut self, will: Publication) -> Result<Session, LinkError> {
-        let gateway = self.gateway()?;
-        let tls = self.tls(&gateway)?;
-        let brokers = self.config.brokers();
-        let mut failures: Vec<LinkError> = Vec::new();
-        for (index, broker) in brokers.iter().enumerate() {
-            match self.connect_to(broker, tls.clone(), &gateway, will.clone()).await {
-                Ok((link, terms)) => {
-                    self.settled_on(index, broker, &failures);
-                    let back = self.way_back(index, &brokers, tls);
-                    return Ok(Session::start(link, terms, back, self.clock.clone()));
+            Err(failure) => failure,
+        };
+        let blame = identity::blame(&failure);
+        let error = told(failure);
+        match &choice.before {
+            Some(before) if blame != Blame::None => {
+                // Were this refused as well, it would not be the certificate.
+                let Ok((link, accepted)) = with(before).await else { return Err(error) };
+                identity.refused(&choice.first, &error, blame);
+                Ok((link, accepted, Some(before.clone())))
+            }
+            _ => {
+                if blame != Blame::None {
+                    identity.doubt();
                 }
-                Err(failure) => failures.push(failure),
+                Err(error)
             }
         }
-        Err(all(failures))
     }
-}
 
-impl Mqtt {
     async fn connect_to(
         &self,
         broker: &Url,
-        tls: Option<Arc<rustls::ClientConfig>>,
-        gateway: &str,
+        gateway: &Arc<str>,
         will: Publication,
-    ) -> Result<(Link, Terms), LinkError> {
+    ) -> Result<Connected, LinkError> {
         let config = &self.config;
         let topics = Topics::new(&config.topic, gateway);
         let context = Context {
             peer: broker.peer(),
-            tls: broker.tls,
+            tls: config.tls.as_ref().filter(|_| broker.tls).map(tls::Config::allows),
+            auth: config.auth.as_ref().map(Auth::name),
             protocol: config.protocol,
-            client_id: config.client_id.clone().unwrap_or_else(|| gateway.to_owned()),
+            client_id: config.client_id.clone().unwrap_or_else(|| gateway.as_ref().to_owned()),
         };
+        let identity = self.identity.as_ref().filter(|_| broker.tls);
+        let choice = identity.map(|identity| identity.choose(gateway)).transpose()?;
+        let login = config.auth.as_ref().map(|auth| auth.login(&self.clock)).transpose()?;
+        let in_time = login.as_ref().and_then(|login| login.renew_in);
         let options = Options {
             protocol: config.protocol,
             client_id: context.client_id.clone(),
+            login,
             will: session::packet(will, &topics, config.qos).0,
             keep_alive: config.keep_alive,
         };
-        let tls = tls.filter(|_| broker.tls);
-        let (link, accepted) = Link::connect(broker, tls, options)
-            .await
-            .map_err(|failure| context.not_connected(failure, now(&self.clock)))?;
+        let (link, accepted, in_use) = self.link(broker, choice.as_ref(), options, &context).await?;
         if accepted.qos_max < config.qos as u8 {
             return Err(LinkError {
                 what: format!("{} takes QoS {} at most", context.peer, accepted.qos_max),
@@ -172,6 +183,10 @@ impl Mqtt {
             in_flight: usize::from(config.window().min(accepted.receive_max)),
             in_flight_bytes: usize::try_from(config.max_in_flight_bytes.0).unwrap_or(usize::MAX),
         };
+        let tls = in_use.as_ref().map(|client| Arc::clone(&client.config));
+        let way = Way { gateway: Arc::clone(gateway), broker: broker.clone(), context: context.clone() };
+        let in_use = identity.map(Arc::clone).zip(in_use);
+        let renewal = Renewal::new(in_use.map(|(identity, in_use)| identity.renewed(in_use, way)), in_time);
         let terms = Terms {
             topics,
             qos: config.qos,
@@ -182,7 +197,7 @@ impl Mqtt {
             ack_timeout: config.ack_timeout,
             context,
         };
-        Ok((link, terms))
+        Ok(Connected { link, terms, renewal, tls })
     }
 
     /// Notes which broker is used, and says so where it is another than before.
@@ -205,7 +220,7 @@ impl Mqtt {
         &mut self,
         index: usize,
         brokers: &[Url],
-        tls: Option<Arc<rustls::ClientConfig>>,
+        tls: Option<Arc<ClientConfig>>,
     ) -> Option<Return> {
         let first = brokers.first().filter(|_| index > 0)?.clone();
         let tls = tls.filter(|_| first.tls);
@@ -215,6 +230,49 @@ impl Mqtt {
         };
         Some(Return::to(brokers.first()?.peer(), &mut self.pause, dial))
     }
+}
+
+impl Uplink for Mqtt {
+    type Session = Session;
+
+    fn gateway(&mut self) -> Result<Arc<str>, LinkError> {
+        if let Some(gateway) = &self.gateway {
+            return Ok(Arc::clone(gateway));
+        }
+        let gateway = self.named_by_certificate()?;
+        self.gateway = Some(Arc::clone(&gateway));
+        Ok(gateway)
+    }
+
+    fn look(&self) -> Look {
+        self.identity.as_ref().map(|identity| identity.look()).unwrap_or_default()
+    }
+
+    async fn connect(&mut self, will: Publication) -> Result<Session, LinkError> {
+        let gateway = self.gateway()?;
+        let brokers = self.config.brokers();
+        let mut failures: Vec<LinkError> = Vec::new();
+        for (index, broker) in brokers.iter().enumerate() {
+            match self.connect_to(broker, &gateway, will.clone()).await {
+                Ok(Connected { link, terms, renewal, tls }) => {
+                    self.settled_on(index, broker, &failures);
+                    let back = self.way_back(index, &brokers, tls);
+                    return Ok(Session::start(link, terms, back, renewal, self.clock.clone()));
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(all(failures))
+    }
+}
+
+/// A broker that has accepted.
+struct Connected {
+    link: Link,
+    terms: Terms,
+    renewal: Renewal,
+    /// What TLS is spoken with.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// What is wrong with each broker.

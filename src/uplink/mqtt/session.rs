@@ -15,6 +15,7 @@ use tokio::time::{sleep_until, timeout};
 use super::config::{Protocol, Qos};
 use super::flight::{Flight, Packet};
 use super::link::{Failure, Heard, Link, Signal};
+use super::renewal::Renewal;
 use super::standby::Return;
 use super::topics::Topics;
 use super::words::Context;
@@ -40,6 +41,8 @@ pub struct Session {
     end: Option<LinkError>,
     /// Waits for the first broker, on a standby.
     back: Option<Return>,
+    /// Waits for a new certificate, and for the time to log in anew.
+    renewal: Renewal,
 }
 
 /// What a session is held to.
@@ -57,9 +60,15 @@ pub(super) struct Terms {
 }
 
 impl Session {
-    pub(super) fn start(link: Link, terms: Terms, back: Option<Return>, clock: Clock) -> Self {
+    pub(super) fn start(
+        link: Link,
+        terms: Terms,
+        back: Option<Return>,
+        renewal: Renewal,
+        clock: Clock,
+    ) -> Self {
         let (flight, now) = (Flight::new(terms.receive_max), clock.monotonic());
-        Self { link, flight, clock, terms, heard: now, wrote: now, pinged: now, end: None, back }
+        Self { link, flight, clock, terms, heard: now, wrote: now, pinged: now, end: None, back, renewal }
     }
 
     /// Sends what may go.
@@ -81,6 +90,7 @@ impl Session {
                 self.back = None;
                 return Some(Event::Renew { why });
             }
+            why = self.renewal.due() => return Some(Event::Renew { why }),
         }
         None
     }
@@ -165,7 +175,7 @@ impl Session {
     /// Says good-bye behind everything else, and waits for the broker to close: closing first would throw away what is
     /// still on its way there, were an answer unread here.
     async fn farewell(&mut self) {
-        self.back = None;
+        (self.back, self.renewal) = (None, Renewal::never());
         while self.end.is_none() && self.flight.holds() {
             self.work().await;
         }

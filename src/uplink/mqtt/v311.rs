@@ -1,7 +1,7 @@
 //! The packets of MQTT 3.1.1, by rumqttc.
 
 use bytes::BytesMut;
-use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, LastWill, Packet as Wire, Publish};
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, LastWill, Login, Packet as Wire, Publish};
 use rumqttc::mqttbytes::{Error, QoS};
 use rumqttc::v5::mqttbytes::v5::ConnectReturnCode as Code;
 
@@ -11,10 +11,11 @@ use super::link::{Accepted, Failure, Heard, INCOMING_MAX, Options, PACKET_MAX};
 
 pub(super) fn connect(options: Options, out: &mut BytesMut) -> Result<(), String> {
     let keep_alive = options.keep_alive_seconds();
-    let Options { client_id, will, .. } = options;
-    let will = LastWill::new(will.topic, will.payload, qos(will.qos), will.retain);
-    let connect = Connect::new(client_id);
-    write(&Wire::Connect(Connect { keep_alive, clean_session: true, last_will: Some(will), ..connect }), out)
+    let Options { client_id, will, login, .. } = options;
+    let last_will = Some(LastWill::new(will.topic, will.payload, qos(will.qos), will.retain));
+    let login = login.map(|login| Login { username: login.username, password: login.password });
+    let connect = Connect { keep_alive, clean_session: true, last_will, login, ..Connect::new(client_id) };
+    write(&Wire::Connect(connect), out)
 }
 
 pub(super) fn publish(packet: Packet, packet_id: u16, out: &mut BytesMut) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Connect, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet as Wire, PubAckReason,
+    ConnAck, Connect, ConnectReturnCode, DisconnectReasonCode, LastWill, Login, Packet as Wire, PubAckReason,
     PubCompReason, PubRecReason, Publish,
 };
 use rumqttc::v5::mqttbytes::{Error, QoS};
@@ -15,11 +15,12 @@ use super::words;
 
 pub(super) fn connect(options: Options, out: &mut BytesMut) -> Result<(), String> {
     let keep_alive = options.keep_alive_seconds();
-    let Options { client_id, will, .. } = options;
+    let Options { client_id, will, login, .. } = options;
     let will = LastWill::new(will.topic, will.payload, qos(will.qos), will.retain, None);
+    let login = login.map(|login| Login { username: login.username, password: login.password });
     // Without properties the session expires with the connection.
     let connect = Connect { keep_alive, client_id, clean_start: true, properties: None };
-    write(&Wire::Connect(connect, Some(will), None), out)
+    write(&Wire::Connect(connect, Some(will), login), out)
 }
 
 pub(super) fn publish(packet: Packet, packet_id: u16, out: &mut BytesMut) -> Result<(), String> {

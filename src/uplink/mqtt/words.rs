@@ -14,8 +14,10 @@ use crate::uplink::{Lasting, LinkError};
 pub(super) struct Context {
     /// The broker's `host:port`.
     pub(super) peer: String,
-    /// Whether TLS is spoken.
-    pub(super) tls: bool,
+    /// Where TLS is spoken, what it has to be, as [`tls::Config::allows`] says.
+    pub(super) tls: Option<String>,
+    /// Where there is a user name, what comes with it.
+    pub(super) auth: Option<&'static str>,
     pub(super) protocol: Protocol,
     pub(super) client_id: String,
 }
@@ -32,7 +34,7 @@ impl Context {
             ),
             // The alert that says why may be lost with the connection.
             Failure::Io(cause) if is_end(&cause) => self.not_connected(Failure::Closed, now),
-            Failure::Closed if self.tls => error(
+            Failure::Closed if self.tls.is_some() => error(
                 format!("{peer} closed the connection before it accepted it"),
                 "the broker's log may say why: often it does not accept the client certificate",
             ),
@@ -45,9 +47,14 @@ impl Context {
                     Protocol::V5 => ("5", "3.1.1"),
                     Protocol::V311 => ("3.1.1", "5"),
                 };
+                let port = if peer.ends_with(":443") {
+                    "; behind port 443 brokers often want `tls.alpn`"
+                } else {
+                    ""
+                };
                 error(
                     format!("{peer} does not answer as an MQTT {spoken} broker ({what})"),
-                    format!("try `protocol = \"{other}\"`, and see that the port is the broker's"),
+                    format!("try `protocol = \"{other}\"`, and see that the port is the broker's{port}"),
                 )
             }
             failure => self.broken(failure, now),
@@ -59,7 +66,7 @@ impl Context {
         let peer = &self.peer;
         match failure {
             Failure::Io(cause) => match tls::within(&cause) {
-                Some(cause) => tls::explain(cause, peer, now).into(),
+                Some(cause) => tls::explain(cause, peer, now, self.allows()).into(),
                 None => self.io(&cause),
             },
             Failure::Dismissed(code, text) => self.dismissed(code, text),
@@ -77,6 +84,10 @@ impl Context {
             ),
             Failure::Refused(code) => self.refused(code),
         }
+    }
+
+    fn allows(&self) -> &str {
+        self.tls.as_deref().unwrap_or_default()
     }
 
     fn io(&self, cause: &io::Error) -> LinkError {
@@ -110,6 +121,13 @@ impl Context {
     fn refused(&self, code: ConnectReturnCode) -> LinkError {
         use ConnectReturnCode as C;
         let Self { peer, client_id, .. } = self;
+        // Brokers differ in which of the two they say of a wrong password.
+        if let (C::NotAuthorized | C::BadUserNamePassword, Some(auth)) = (code, self.auth) {
+            return error(
+                format!("{peer} refused the connection: it does not take the user name, or not {auth}"),
+                "see that both are as whoever runs the broker has them, and that this gateway is registered there",
+            );
+        }
         let (why, hint) = match code {
             C::NotAuthorized => (
                 "this gateway is not authorised".to_owned(),
@@ -117,7 +135,8 @@ impl Context {
             ),
             C::BadUserNamePassword => (
                 "it wants a user name and password".to_owned(),
-                "let it identify clients by their certificate (mosquitto: `use_identity_as_username true`)",
+                "set `auth`, or let it identify clients by their certificate (mosquitto: \
+                 `use_identity_as_username true`)",
             ),
             C::BadClientId | C::ClientIdentifierNotValid => (
                 format!("it does not accept the client id `{client_id}`"),
@@ -244,7 +263,8 @@ mod tests {
 
     fn context() -> Context {
         let (peer, client_id) = ("broker.example:8883".to_owned(), "gw-042".to_owned());
-        Context { peer, tls: true, protocol: Protocol::V5, client_id }
+        let allows = "TLS 1.2 or 1.3 with its usual ciphers".to_owned();
+        Context { peer, tls: Some(allows), auth: None, protocol: Protocol::V5, client_id }
     }
 
     fn told(failure: Failure) -> String {
