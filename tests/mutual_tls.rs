@@ -189,7 +189,7 @@ async fn a_gateway_that_mosquitto_does_not_let_publish_is_told_so_and_loses_noth
     let mut session = uplink.connect(status("gone")).await.unwrap();
     session.send(data(1)).unwrap();
     let Event::Refused { ids, lasting, reason } = session.next().await.unwrap() else { panic!("taken") };
-    assert_eq!((ids, lasting), (data(1).ids, Lasting::Retry));
+    assert_eq!((ids, lasting), (data(1).ids, Lasting::Forever));
     assert!(reason.contains("not authorised"), "{reason}");
 }
 

@@ -17,7 +17,7 @@ use weir::clock::Clock;
 use weir::config::Config;
 use weir::model::{Kind, Publication, Timestamp};
 use weir::pipeline::{self, Order};
-use weir::uplink::{Event, Limits, LinkError, Session, TooLarge, Uplink};
+use weir::uplink::{Broken, Event, Limits, LinkError, Session, TooLarge, Uplink};
 
 /// Every line that is logged, with its fields, without its time.
 #[derive(Clone, Default)]
@@ -79,7 +79,7 @@ impl Session for Connection {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Event, LinkError> {
+    async fn next(&mut self) -> Result<Event, Broken> {
         loop {
             if let Some(event) = self.answers.pop_front() {
                 return Ok(event);

@@ -101,6 +101,7 @@ async fn a_gap_record_and_a_status_are_never_sent_with_less_than_qos_1() {
     session.send(Publication { ids: vec![id(9)], kind: Kind::Gap, payload: b"gap".to_vec() }).unwrap();
     session.send(status("here")).unwrap();
     assert_eq!(acknowledged(&mut session).await, 9);
+    assert_eq!(session.next().await.unwrap(), Event::Acknowledged(vec![]), "a status has no ids");
     session.close().await;
     let received = broker.received();
     let told: Vec<_> = received.iter().map(|p| (p.topic.as_str(), p.qos, p.retain)).collect();
@@ -135,7 +136,7 @@ async fn the_brokers_receive_maximum_is_kept_in_whatever_order_it_answers() {
 async fn a_refusal_says_whether_it_is_for_good_and_why() {
     use Lasting::{Forever, Retry};
     let cases = [
-        (0x87, Retry, "not authorised"),
+        (0x87, Forever, "not authorised"),
         (0x97, Retry, "quota"),
         (0x80, Retry, "does not say why"),
         (0x90, Forever, "topic"),

@@ -31,6 +31,7 @@ mod dead;
 mod ledger;
 mod look;
 mod queue;
+mod replay;
 mod sqlite;
 mod stats;
 mod store;
@@ -52,6 +53,7 @@ use crate::units::{self, Size};
 
 pub use look::{DeadLetter, Page, Place};
 use queue::{Ask, Queue, Settings, Step};
+pub use replay::Replay;
 use sqlite::Sqlite;
 pub use stats::Stats;
 use store::{Done, Job, Store};
@@ -77,6 +79,8 @@ pub struct Config {
     pub spill_after: Duration,
     /// How long commits are gathered; by default 10 s when offline, 1 s always.
     pub commit_every: Option<CommitEvery>,
+    /// How a backlog is sent.
+    pub replay: Replay,
 }
 
 /// A duration, so that `commit_every` can be left out.
@@ -129,6 +133,7 @@ impl Default for Config {
             min_free: Size(64 << 20),
             spill_after: Duration::from_secs(5),
             commit_every: None,
+            replay: Replay::default(),
         }
     }
 }

@@ -106,7 +106,7 @@ async fn run_once<U: Uplink>(
     let process_stats = Arc::default();
     let table = SeriesTable::new(rules(&config), clock.now(), clock.era(), Arc::clone(&process_stats));
     let table = resume(table, saved, &outbox, &clock).await;
-    let forward_stats = Arc::default();
+    let (forward_stats, replay) = (Arc::default(), config.buffer.replay);
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -124,7 +124,7 @@ async fn run_once<U: Uplink>(
     let forwarding = async {
         while let Some(Some((uplink, format, stop))) = next_way.recv().await {
             let (outbox, clock, stats) = (outbox.clone(), clock.clone(), Arc::clone(&forward_stats));
-            Forward { outbox, format, clock, stats }.run(uplink, stop).await;
+            Forward { outbox, format, replay, clock, stats }.run(uplink, stop).await;
         }
         next_way.close();
     };

@@ -27,11 +27,11 @@ pub struct Limits {
 /// What the other side answered for one publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It has taken these for good.
+    /// It has taken these for good. A status has no ids: then there are none.
     Acknowledged(Vec<Id>),
     /// It has refused these.
     Refused {
-        /// The publication's ids.
+        /// The publication's ids; none where it was a status.
         ids: Vec<Id>,
         /// Whether trying again can help.
         lasting: Lasting,
@@ -68,6 +68,32 @@ pub struct LinkError {
 impl From<tls::Error> for LinkError {
     fn from(error: tls::Error) -> Self {
         Self { what: error.what, hint: Some(error.hint) }
+    }
+}
+
+/// How a session ended by itself.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Broken {
+    /// The other side closed it and gave no reason that lies elsewhere: what it was sent may be why. One that cannot
+    /// refuse a publication, or does not care to, closes the connection instead.
+    #[error("{0}")]
+    Closed(LinkError),
+    /// By the network, by silence, or by the other side for a reason of its own.
+    #[error("{0}")]
+    Lost(LinkError),
+}
+
+impl From<LinkError> for Broken {
+    fn from(error: LinkError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<Broken> for LinkError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Closed(error) | Broken::Lost(error) => error,
+        }
     }
 }
 
@@ -128,8 +154,8 @@ pub trait Session {
     /// Where it is too large: nothing was sent, and the session goes on.
     fn send(&mut self, publication: Publication) -> Result<(), TooLarge>;
 
-    /// Waits for what the other side answers. Cancel-safe. Answers for a status, which has no ids, are not reported.
-    fn next(&mut self) -> impl Future<Output = Result<Event, LinkError>>;
+    /// Waits for what the other side answers. Cancel-safe.
+    fn next(&mut self) -> impl Future<Output = Result<Event, Broken>>;
 
     /// Sends what was given, says good-bye in order, and ends. The will is then not published.
     fn close(self) -> impl Future<Output = ()>;
@@ -241,7 +267,7 @@ impl Session for AnySession {
         }
     }
 
-    async fn next(&mut self) -> Result<Event, LinkError> {
+    async fn next(&mut self) -> Result<Event, Broken> {
         match self {
             Self::Mqtt(session) => session.next().await,
         }

@@ -31,7 +31,11 @@ pub(crate) struct Behaviour {
     pub(crate) refuse: Option<(String, u8)>,
     /// The connection is closed upon the how-manieth publication, unanswered.
     pub(crate) close_at: Option<usize>,
-    /// As `close_at`, with a DISCONNECT of this reason first. Version 5 only.
+    /// The connection is closed upon a publication whose topic contains the text, unanswered.
+    pub(crate) close_on: Option<String>,
+    /// And upon one with more bytes of payload.
+    pub(crate) close_above: Option<usize>,
+    /// Where the connection is closed upon a publication, a DISCONNECT of this reason comes first. Version 5 only.
     pub(crate) dismiss: Option<u8>,
     /// Reads, and says nothing any more.
     pub(crate) silent: bool,
@@ -82,6 +86,7 @@ pub(crate) struct Broker {
     tls: Option<Arc<ServerConfig>>,
     behaviour: watch::Sender<Behaviour>,
     seen: watch::Sender<Vec<Seen>>,
+    taken: watch::Sender<Vec<Publish>>,
     listening: JoinSet<()>,
 }
 
@@ -93,6 +98,7 @@ impl Broker {
             tls,
             behaviour: watch::Sender::default(),
             seen: watch::Sender::default(),
+            taken: watch::Sender::default(),
             listening: JoinSet::new(),
         };
         broker.listen().await?;
@@ -103,7 +109,8 @@ impl Broker {
     pub(crate) async fn listen(&mut self) -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
         self.port = listener.local_addr()?.port();
-        let (tls, behaviour, seen) = (self.tls.clone(), self.behaviour.clone(), self.seen.clone());
+        let (tls, behaviour) = (self.tls.clone(), self.behaviour.clone());
+        let (seen, taken) = (self.seen.clone(), self.taken.clone());
         self.listening.spawn(async move {
             // Dropped with this task, and with it every connection.
             let mut connections = JoinSet::new();
@@ -111,7 +118,8 @@ impl Broker {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { return };
-                        connections.spawn(serve(stream, tls.clone(), behaviour.subscribe(), seen.clone()));
+                        let (seen, taken) = (seen.clone(), taken.clone());
+                        connections.spawn(serve(stream, tls.clone(), behaviour.subscribe(), seen, taken));
                     }
                     Some(_) = connections.join_next() => {}
                 }
@@ -148,6 +156,22 @@ impl Broker {
         self.seen.borrow().iter().filter_map(received).collect()
     }
 
+    /// The publications that it has taken, in order: neither refused nor closed upon. Answers that are withheld do not
+    /// change that.
+    pub(crate) fn taken(&self) -> Vec<Publish> {
+        self.taken.borrow().clone()
+    }
+
+    /// Waits until what it has taken is enough; false where that takes too long.
+    pub(crate) async fn has_taken(
+        &self,
+        within: Duration,
+        enough: impl FnMut(&Vec<Publish>) -> bool,
+    ) -> bool {
+        let mut taken = self.taken.subscribe();
+        tokio::time::timeout(within, taken.wait_for(enough)).await.is_ok()
+    }
+
     /// All that it has seen, and what it sees from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<Vec<Seen>> {
         self.seen.subscribe()
@@ -165,12 +189,13 @@ async fn serve(
     tls: Option<Arc<ServerConfig>>,
     behaviour: watch::Receiver<Behaviour>,
     seen: watch::Sender<Vec<Seen>>,
+    taken: watch::Sender<Vec<Publish>>,
 ) {
     let _ = stream.set_nodelay(true);
     let result = match tls {
-        None => Connection::new(stream, behaviour, &seen).run().await,
+        None => Connection::new(stream, behaviour, &seen, &taken).run().await,
         Some(tls) => match TlsAcceptor::from(tls).accept(stream).await {
-            Ok(stream) => Connection::new(stream, behaviour, &seen).run().await,
+            Ok(stream) => Connection::new(stream, behaviour, &seen, &taken).run().await,
             Err(_) => return,
         },
     };
@@ -182,16 +207,23 @@ struct Connection<'a, S> {
     writer: tokio::io::WriteHalf<S>,
     behaviour: watch::Receiver<Behaviour>,
     seen: &'a watch::Sender<Vec<Seen>>,
+    taken: &'a watch::Sender<Vec<Publish>>,
     level: u8,
     published: usize,
     withheld: Vec<Vec<u8>>,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
-    fn new(stream: S, behaviour: watch::Receiver<Behaviour>, seen: &'a watch::Sender<Vec<Seen>>) -> Self {
+    fn new(
+        stream: S,
+        behaviour: watch::Receiver<Behaviour>,
+        seen: &'a watch::Sender<Vec<Seen>>,
+        taken: &'a watch::Sender<Vec<Publish>>,
+    ) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let reader = tokio::io::BufReader::new(reader);
-        Self { reader, writer, behaviour, seen, level: mqtt::LEVEL_311, published: 0, withheld: Vec::new() }
+        let (level, published, withheld) = (mqtt::LEVEL_311, 0, Vec::new());
+        Self { reader, writer, behaviour, seen, taken, level, published, withheld }
     }
 
     async fn run(mut self) -> io::Result<()> {
@@ -263,13 +295,25 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let behaviour = self.behaviour.borrow().clone();
         let reason =
             behaviour.refuse.filter(|(text, _)| publish.topic.contains(text)).map_or(0, |(_, reason)| reason);
-        self.saw(Seen::Received(publish));
+        self.saw(Seen::Received(publish.clone()));
         self.published += 1;
-        if behaviour.close_at == Some(self.published) {
+        let closes = behaviour.close_at == Some(self.published)
+            || behaviour.close_on.is_some_and(|text| publish.topic.contains(&text))
+            || behaviour.close_above.is_some_and(|most| publish.payload.len() > most);
+        if closes {
             if let Some(reason) = behaviour.dismiss {
                 self.say(mqtt::disconnect(reason)).await?;
+                // Closed with something unread the connection would be reset, and the reason with it.
+                self.writer.shutdown().await?;
+                let mut unread = tokio::io::sink();
+                let rest = tokio::io::copy(&mut self.reader, &mut unread);
+                let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
             }
             return Ok(false);
+        }
+        // 0x10: nobody subscribes to it.
+        if [0, 0x10].contains(&reason) {
+            self.taken.send_modify(|all| all.push(publish));
         }
         let kind = match qos {
             0 => return Ok(true),

@@ -1,6 +1,6 @@
 //! What one session has been given and not answered: the books of `forward`, without any I/O.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use crate::model::{Id, Publication};
 use crate::uplink::Limits;
@@ -8,7 +8,8 @@ use crate::uplink::Limits;
 /// What one session has been given and not answered, held within its limits.
 pub(super) struct Flight {
     pub(super) limits: Limits,
-    unanswered: HashMap<Id, usize>,
+    /// Ids and bytes, in the order of sending. Answers come mostly in that order too.
+    unanswered: VecDeque<(Id, usize)>,
     bytes: usize,
     /// Taken from the outbox, and waiting for bytes in flight to be answered.
     pub(super) waiting: VecDeque<Publication>,
@@ -17,7 +18,7 @@ pub(super) struct Flight {
 
 impl Flight {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, unanswered: HashMap::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashSet::new() }
+        Self { limits, unanswered: VecDeque::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashSet::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -27,6 +28,16 @@ impl Flight {
     /// How many messages it has been given and are not answered.
     pub(super) fn messages(&self) -> usize {
         (self.unanswered.len() + self.waiting.len()).saturating_sub(self.gaps.len())
+    }
+
+    /// The messages that were sent and not answered, the first of them first.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Id> {
+        self.unanswered.iter().map(|(id, _)| *id).filter(|id| !self.gaps.contains(id))
+    }
+
+    /// Whether a gap record was sent and not answered.
+    pub(super) fn has_gap(&self) -> bool {
+        self.unanswered.iter().any(|(id, _)| self.gaps.contains(id))
     }
 
     /// How many more messages may be taken from the outbox.
@@ -45,16 +56,16 @@ impl Flight {
     pub(super) fn sent(&mut self, ids: &[Id], bytes: usize) {
         // One publication counts once, by its first id.
         if let Some(id) = ids.first() {
-            self.unanswered.insert(*id, bytes);
+            self.unanswered.push_back((*id, bytes));
             self.bytes += bytes;
         }
     }
 
-    pub(super) fn answered(&mut self, ids: &[Id]) {
-        for id in ids {
-            if let Some(bytes) = self.unanswered.remove(id) {
-                self.bytes -= bytes;
-            }
-        }
+    /// It is answered, or was not sent at all. Gives its bytes.
+    pub(super) fn answered(&mut self, id: Id) -> usize {
+        let index = self.unanswered.iter().position(|(other, _)| *other == id);
+        let bytes = index.and_then(|index| self.unanswered.remove(index)).map_or(0, |(_, bytes)| bytes);
+        self.bytes -= bytes;
+        bytes
     }
 }

@@ -2,30 +2,36 @@
 //!
 //! Invariants: a message leaves the outbox only on [`Event::Acknowledged`] for its very id, or by being given up,
 //! which the outbox enters in its ledger. Whatever was handed out and not answered when a session ends is put back.
+//!
+//! [`serve`] is one session; [`hunt`] finds the message that the other side closes the connection on; [`aside`] keeps
+//! those that it refuses for now from blocking the rest; [`rate`] paces a backlog.
 
+mod aside;
 mod flight;
+mod hunt;
+mod rate;
+mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::backoff::Backoff;
 use super::stop::Stop;
 use super::trouble::Trouble;
 use crate::clock::Clock;
 use crate::encode::{Format, Status};
-use crate::model::{Cause, Gap, Id, Kind, Publication, Timestamp};
-use crate::outbox::{Outbox, Outgoing};
+use crate::model::{Kind, Publication, Timestamp};
+use crate::outbox::{Outbox, Replay};
 use crate::tally::Tally;
 use crate::units;
-use crate::uplink::{Event, Lasting, LinkError, Session, Uplink};
+use crate::uplink::{LinkError, Uplink};
 
-use flight::Flight;
+use serve::{Course, Ended, Serving};
 
 /// How long a stop, or the end of a session that is to be followed by a fresh one, waits for acknowledgements of what
 /// is on its way.
@@ -60,7 +66,9 @@ pub struct Forward {
     pub outbox: Outbox,
     /// The payload's format.
     pub format: Format,
-    /// For the status's time.
+    /// How a backlog is sent.
+    pub replay: Replay,
+    /// For the status's time, and pauses.
     pub clock: Clock,
     /// Where it counts.
     pub stats: Arc<Stats>,
@@ -72,6 +80,7 @@ impl Forward {
     pub async fn run<U: Uplink>(self, mut uplink: U, stop: Stop) {
         let mut backoff = Backoff::new(Duration::from_secs(1), CAP);
         let mut link = Trouble::new(self.clock.monotonic());
+        let mut course = Course::new(&self);
         loop {
             let connection = self.stats.tries.fetch_add(1, Ordering::Relaxed) + 1;
             let ended = tokio::select! {
@@ -91,18 +100,26 @@ impl Forward {
                         None => {}
                     }
                     let status = |online| self.status(&gateway, online, connection, since);
-                    let ended = self.serve(session, &gateway, status, &stop).await;
+                    let serving = Serving::new(&self, &mut course, session, &gateway);
+                    let ended = serving.run(status, &stop).await;
                     self.stats.connected.store(false, Ordering::Relaxed);
                     self.outbox.put_back_all();
                     if link.is_steady(self.clock.monotonic()) {
                         backoff.reset();
                     }
                     match ended {
-                        Ended::Failed(error) => error,
+                        Ended::Failed { error, learned } => {
+                            // The hunt goes on quickly, while it gets on.
+                            if learned {
+                                backoff.reset();
+                            }
+                            error
+                        }
+                        Ended::Renewed { .. } if link.is_steady(self.clock.monotonic()) => continue,
                         // One that holds for moments only is a failure in all but name: it must not become a flood.
-                        Ended::Renewed if link.is_steady(self.clock.monotonic()) => continue,
-                        Ended::Renewed => {
-                            sleep_unless_stopped(&stop, backoff.wait()).await;
+                        Ended::Renewed { useful } => {
+                            let pause = if useful { Backoff::FLOOR } else { backoff.wait() };
+                            sleep_unless_stopped(&stop, pause).await;
                             continue;
                         }
                         Ended::Stopped => return,
@@ -138,147 +155,6 @@ impl Forward {
         Ok((session, gateway, since))
     }
 
-    /// Serves a session to its end.
-    async fn serve<S: Session>(
-        &self,
-        mut session: S,
-        gateway: &str,
-        status: impl Fn(bool) -> Publication,
-        stop: &Stop,
-    ) -> Ended {
-        let mut flight = Flight::new(session.limits());
-        self.send(&mut session, status(true), &mut flight);
-        let mut retry = Backoff::new(Duration::from_secs(1), CAP);
-        let mut held_until: Option<Instant> = None;
-        let mut leaving: Option<Leaving> = None;
-        // What may still be taken from the outbox. A stop sets a bound: sources may go on, for the next uplink.
-        let mut takes = usize::MAX;
-        loop {
-            while let Some(publication) = flight.fitting() {
-                self.send(&mut session, publication, &mut flight);
-            }
-            let room = if held_until.is_some() { 0 } else { flight.room().min(takes) };
-            tokio::select! {
-                biased;
-                event = session.next() => match event {
-                    Ok(Event::Acknowledged(ids)) => {
-                        retry.reset();
-                        self.acknowledge(&ids, &mut flight);
-                    }
-                    Ok(Event::Refused { ids, lasting: Lasting::Retry, reason }) => {
-                        self.put_off(&ids, &reason, &mut flight);
-                        held_until = Some(self.clock.instant(self.clock.monotonic() + retry.wait()));
-                    }
-                    Ok(Event::Refused { ids, lasting: Lasting::Forever, reason }) => {
-                        for id in ids {
-                            self.give_up(id, Cause::Refused, &reason, &mut flight);
-                        }
-                    }
-                    Ok(Event::Renew { why }) => {
-                        if leaving.is_none() {
-                            tracing::info!("connecting anew: {why}");
-                            leaving = Some(self.leave(Ended::Renewed));
-                            takes = 0;
-                        }
-                    }
-                    Err(error) => return Ended::Failed(error),
-                },
-                () = until(leaving.as_ref().map(|leaving| leaving.by)) => break,
-                () = stop.wait(), if !matches!(leaving, Some(Leaving { to: Ended::Stopped, .. })) => {
-                    leaving = Some(self.leave(Ended::Stopped));
-                    let waiting = usize::try_from(self.outbox.stats().waiting()).unwrap_or(usize::MAX);
-                    takes = waiting.saturating_sub(flight.messages());
-                }
-                () = until(held_until), if held_until.is_some() => held_until = None,
-                gaps = self.outbox.gaps(), if room > 0 => {
-                    for gap in gaps {
-                        flight.waiting.push_back(self.gap(gateway, &gap, &mut flight.gaps));
-                    }
-                }
-                messages = self.outbox.next(room, flight.limits.in_flight_bytes), if room > 0 => {
-                    takes = takes.saturating_sub(messages.len());
-                    flight.waiting.extend(messages.into_iter().map(|message| self.data(gateway, message)));
-                }
-                // Reached only where the outbox has nothing at hand: all that could go has gone.
-                () = std::future::ready(()), if leaving.is_some() && flight.is_empty() => break,
-            }
-        }
-        let ended = leaving.map_or(Ended::Stopped, |leaving| leaving.to);
-        // Whoever comes back in a moment does not say that it is gone.
-        if matches!(ended, Ended::Stopped) {
-            self.send(&mut session, status(false), &mut flight);
-        }
-        session.close().await;
-        ended
-    }
-
-    fn leave(&self, to: Ended) -> Leaving {
-        Leaving { to, by: self.clock.instant(self.clock.monotonic() + GRACE) }
-    }
-
-    fn send<S: Session>(&self, session: &mut S, publication: Publication, flight: &mut Flight) {
-        let ids = publication.ids.clone();
-        let bytes = publication.payload.len();
-        match session.send(publication) {
-            Ok(()) => {
-                self.stats.sent.fetch_add(1, Ordering::Relaxed);
-                flight.sent(&ids, bytes);
-            }
-            Err(error) => {
-                for id in ids {
-                    self.give_up(id, Cause::TooLarge, &error.to_string(), flight);
-                }
-            }
-        }
-    }
-
-    fn acknowledge(&self, ids: &[Id], flight: &mut Flight) {
-        self.stats.acknowledged.fetch_add(1, Ordering::Relaxed);
-        flight.answered(ids);
-        for id in ids {
-            if flight.gaps.remove(id) {
-                self.outbox.acknowledge_gap(*id);
-            }
-        }
-        self.outbox.acknowledge(ids);
-    }
-
-    fn put_off(&self, ids: &[Id], reason: &str, flight: &mut Flight) {
-        if let Some(count) = self.stats.put_off.count() {
-            tracing::warn!(count, "the broker refused a message for now: {reason}; it is sent again");
-        }
-        flight.answered(ids);
-        for id in ids {
-            flight.gaps.remove(id);
-        }
-        self.outbox.put_back(ids);
-    }
-
-    fn give_up(&self, id: Id, cause: Cause, reason: &str, flight: &mut Flight) {
-        if let Some(count) = self.stats.given_up.count() {
-            tracing::error!(%id, cause = cause.name(), count, "the broker will not take it: {reason}");
-        }
-        flight.answered(&[id]);
-        // A gap record is never given up: it stays handed out, and the next session is given it again.
-        if !flight.gaps.remove(&id) {
-            self.outbox.give_up(id, cause, reason);
-        }
-    }
-
-    fn data(&self, gateway: &str, outgoing: Outgoing) -> Publication {
-        let Outgoing { id, message } = outgoing;
-        let mut payload = Vec::new();
-        self.format.message(id, gateway, &message, &mut payload);
-        Publication { ids: vec![id], kind: Kind::Data { device: message.device }, payload }
-    }
-
-    fn gap(&self, gateway: &str, gap: &Gap, gaps: &mut HashSet<Id>) -> Publication {
-        gaps.insert(gap.id);
-        let mut payload = Vec::new();
-        self.format.gap(gateway, gap, &mut payload);
-        Publication { ids: vec![gap.id], kind: Kind::Gap, payload }
-    }
-
     fn status(&self, gateway: &str, online: bool, connection: u64, since: Timestamp) -> Publication {
         let status = Status { online, epoch: self.outbox.epoch(), connection, since };
         let mut payload = Vec::new();
@@ -287,34 +163,10 @@ impl Forward {
     }
 }
 
-/// How a session ended.
-#[derive(Debug)]
-enum Ended {
-    /// By an error.
-    Failed(LinkError),
-    /// In order, to be followed by another at once.
-    Renewed,
-    /// In order, as `stop` came.
-    Stopped,
-}
-
-/// A session that takes nothing more and waits for what is on its way.
-struct Leaving {
-    to: Ended,
-    by: Instant,
-}
-
 async fn sleep_unless_stopped(stop: &Stop, pause: Duration) {
     tokio::select! {
         biased;
         () = stop.wait() => {}
         () = sleep(pause) => {}
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

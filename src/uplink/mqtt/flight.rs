@@ -3,7 +3,7 @@
 //! - A publication is held, then sent, then answered: never skipped, and in the order of giving up to the sending.
 //!   What QoS 0 sends is answered by having been written.
 //! - No more than `most` with QoS 1 or 2 are sent and unanswered, each under a packet id of its own.
-//! - Each publication with ids makes one [`Event`], so that events are bounded by what the caller lets be unanswered.
+//! - Each publication makes one [`Event`], so that events are bounded by what the caller lets be unanswered.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -94,7 +94,7 @@ impl Flight {
     /// All that was released is written.
     pub(super) fn written(&mut self) {
         while let Some(entry) = self.unwritten.pop_front() {
-            self.report(entry.ids, Event::Acknowledged);
+            self.events.push_back(Event::Acknowledged(entry.ids));
         }
     }
 
@@ -106,16 +106,15 @@ impl Flight {
     /// The other side has taken `packet_id`.
     pub(super) fn acknowledged(&mut self, packet_id: u16) {
         if let Some(entry) = self.settle(packet_id) {
-            self.report(entry.ids, Event::Acknowledged);
+            self.events.push_back(Event::Acknowledged(entry.ids));
         }
     }
 
-    /// The other side has refused `packet_id`. False says that it was one without ids, of which no event tells.
-    pub(super) fn refused(&mut self, packet_id: u16, lasting: Lasting, reason: String) -> bool {
-        let Some(entry) = self.settle(packet_id) else { return true };
-        let reported = !entry.ids.is_empty();
-        self.report(entry.ids, |ids| Event::Refused { ids, lasting, reason });
-        reported
+    /// The other side has refused `packet_id`.
+    pub(super) fn refused(&mut self, packet_id: u16, lasting: Lasting, reason: String) {
+        if let Some(entry) = self.settle(packet_id) {
+            self.events.push_back(Event::Refused { ids: entry.ids, lasting, reason });
+        }
     }
 
     /// When the oldest publication was given that is sent and unanswered.
@@ -133,12 +132,6 @@ impl Flight {
     fn settle(&mut self, packet_id: u16) -> Option<Entry> {
         let index = self.sent.iter().position(|entry| entry.packet_id == packet_id)?;
         self.sent.remove(index)
-    }
-
-    fn report(&mut self, ids: Vec<Id>, event: impl FnOnce(Vec<Id>) -> Event) {
-        if !ids.is_empty() {
-            self.events.push_back(event(ids));
-        }
     }
 }
 
@@ -165,7 +158,7 @@ mod tests {
         flight.acknowledged(2);
         assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(1)])));
         assert_eq!(flight.oldest(), Some(Duration::ZERO));
-        assert!(flight.refused(1, Lasting::Forever, "no".into()));
+        flight.refused(1, Lasting::Forever, "no".into());
         let refused = Event::Refused { ids: vec![id(0)], lasting: Lasting::Forever, reason: "no".into() };
         assert_eq!(flight.next(), Some(refused));
         assert_eq!(flight.oldest(), Some(Duration::from_secs(2)));
@@ -174,14 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_ids_is_not_reported_and_qos_0_is_done_once_it_is_written() {
+    fn what_has_no_ids_is_reported_without_and_qos_0_is_done_once_it_is_written() {
         let mut flight = Flight::new(1);
         flight.give(packet(Qos::AtLeastOnce), vec![], Duration::ZERO);
         flight.give(packet(Qos::AtMostOnce), vec![id(7)], Duration::ZERO);
         assert!(matches!(flight.release(), Some((_, 1))));
         assert!(matches!(flight.release(), Some((_, 0))), "QoS 0 waits for no answer");
-        assert!(!flight.refused(1, Lasting::Retry, "not authorised".into()));
-        assert_eq!(flight.next(), None);
+        flight.refused(1, Lasting::Retry, "no".into());
+        let refused = Event::Refused { ids: vec![], lasting: Lasting::Retry, reason: "no".into() };
+        assert_eq!(flight.next(), Some(refused));
         flight.written();
         assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(7)])));
         assert_eq!(flight.oldest(), None);

@@ -22,7 +22,7 @@ use super::words::Context;
 use crate::clock::Clock;
 use crate::model::{Kind, Publication};
 use crate::units;
-use crate::uplink::{self, Event, Limits, LinkError, TooLarge};
+use crate::uplink::{self, Broken, Event, Limits, LinkError, TooLarge};
 
 /// How long a good-bye may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ pub struct Session {
     heard: Duration,
     wrote: Duration,
     pinged: Duration,
-    end: Option<LinkError>,
+    end: Option<Broken>,
     /// Waits for the first broker, on a standby.
     back: Option<Return>,
     /// Waits for a new certificate, and for the time to log in anew.
@@ -106,7 +106,7 @@ impl Session {
                 self.wrote = self.clock.monotonic();
                 self.flight.written();
             }
-            Err(failure) => self.end = Some(self.terms.context.broken(failure, super::now(&self.clock))),
+            Err(failure) => self.end = Some(self.terms.context.ended(failure, super::now(&self.clock))),
         }
     }
 
@@ -119,12 +119,7 @@ impl Session {
                     self.link.release(packet_id);
                 }
             }
-            Heard::Refused { packet_id, lasting, reason } => {
-                if !self.flight.refused(packet_id, lasting, reason.clone()) {
-                    let broker = &self.terms.context.peer;
-                    tracing::warn!(broker, reason, "the broker refuses this gateway's status");
-                }
-            }
+            Heard::Refused { packet_id, lasting, reason } => self.flight.refused(packet_id, lasting, reason),
             Heard::Accepted(_) | Heard::Other => {}
         }
     }
@@ -156,16 +151,14 @@ impl Session {
         let peer = &self.terms.context.peer;
         if now >= self.dead_at() {
             let silence = units::show(self.terms.keep_alive.saturating_mul(3) / 2);
-            self.end = Some(LinkError {
-                what: format!("nothing was heard of {peer} for {silence}"),
-                hint: Some("the network is down, or so slow that `keep_alive` should be longer".to_owned()),
-            });
+            let hint = Some("the network is down, or so slow that `keep_alive` should be longer".to_owned());
+            self.end =
+                Some(LinkError { what: format!("nothing was heard of {peer} for {silence}"), hint }.into());
         } else if self.late_at().is_some_and(|late_at| now >= late_at) {
             let patience = units::show(self.terms.ack_timeout);
-            self.end = Some(LinkError {
-                what: format!("{peer} has not acknowledged a message for {patience}"),
-                hint: Some("is the broker overloaded? If it is only slow, raise `ack_timeout`".to_owned()),
-            });
+            let what = format!("{peer} has not acknowledged a message for {patience}");
+            let hint = Some("is the broker overloaded? If it is only slow, raise `ack_timeout`".to_owned());
+            self.end = Some(LinkError { what, hint }.into());
         } else if now >= self.ping_at() {
             self.pinged = now;
             self.link.ping();
@@ -228,7 +221,7 @@ impl uplink::Session for Session {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Event, LinkError> {
+    async fn next(&mut self) -> Result<Event, Broken> {
         loop {
             if let Some(event) = self.flight.next() {
                 return Ok(event);

@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAck
 use super::config::Protocol;
 use super::link::{CONNECT_WITHIN, Failure};
 use crate::tls;
-use crate::uplink::{Lasting, LinkError};
+use crate::uplink::{Broken, Lasting, LinkError};
 
 /// What the words are about.
 #[derive(Clone, Debug)]
@@ -61,8 +61,15 @@ impl Context {
         }
     }
 
+    /// How a session ended.
+    pub(super) fn ended(&self, failure: Failure, now: tls::Now) -> Broken {
+        let closed = closes_on_a_message(&failure);
+        let error = self.broken(failure, now);
+        if closed { Broken::Closed(error) } else { Broken::Lost(error) }
+    }
+
     /// Why a connection ended.
-    pub(super) fn broken(&self, failure: Failure, now: tls::Now) -> LinkError {
+    fn broken(&self, failure: Failure, now: tls::Now) -> LinkError {
         let peer = &self.peer;
         match failure {
             Failure::Io(cause) => match tls::within(&cause) {
@@ -207,14 +214,44 @@ impl Context {
     }
 }
 
+/// Whether the broker closed the connection, and what it was sent may be why. Version 3.1.1 cannot say; where version 5
+/// says it, only what a publication can be to blame for counts.
+fn closes_on_a_message(failure: &Failure) -> bool {
+    use DisconnectReasonCode as D;
+    use io::ErrorKind as K;
+    match failure {
+        Failure::Closed => true,
+        // A broker that closes with something unread left resets the connection.
+        Failure::Io(cause) => {
+            let closed = [K::ConnectionReset, K::ConnectionAborted, K::BrokenPipe, K::UnexpectedEof];
+            closed.contains(&cause.kind()) && tls::within(cause).is_none()
+        }
+        Failure::Dismissed(code, _) => matches!(
+            code,
+            D::UnspecifiedError
+                | D::MalformedPacket
+                | D::ProtocolError
+                | D::ImplementationSpecificError
+                | D::NotAuthorized
+                | D::TopicFilterInvalid
+                | D::TopicNameInvalid
+                | D::PacketTooLarge
+                | D::PayloadFormatInvalid
+                | D::RetainNotSupported
+                | D::QoSNotSupported
+        ),
+        _ => false,
+    }
+}
+
 /// What a broker means that answers a publication with `reason`, and the text that it may have added.
 ///
-/// For good is only what the publication itself is to blame for. What a person or time can mend holds for now: a
-/// missing permission that dead-lettered everything would be a loss.
+/// For good is what the same publication will be answered with again until a person changes something: it lies among
+/// the dead letters until then, so that it does not hold up the rest. What time mends holds for now.
 pub(super) fn refusal(reason: PubAckReason, text: Option<String>) -> (Lasting, String) {
     use PubAckReason as R;
     let (lasting, words) = match reason {
-        R::NotAuthorized => (Lasting::Retry, "not authorised to publish on this topic".to_owned()),
+        R::NotAuthorized => (Lasting::Forever, "not authorised to publish on this topic".to_owned()),
         R::QuotaExceeded => (Lasting::Retry, "a quota of the broker is exceeded".to_owned()),
         R::PacketIdentifierInUse => {
             (Lasting::Retry, "the broker holds the packet id to be in use".to_owned())
@@ -296,6 +333,42 @@ mod tests {
             assert!(told(failure).contains("client certificate"));
         }
         assert!(told(Failure::Protocol("x".into())).contains("try `protocol = \"3.1.1\"`"));
+    }
+
+    #[test]
+    fn only_an_end_that_a_publication_can_be_to_blame_for_counts_as_closed_on_one() {
+        use DisconnectReasonCode as D;
+        let closed = |failure| {
+            matches!(context().ended(failure, tls::Now { unix: 0, trusted: true }), Broken::Closed(_))
+        };
+        let broken = |code| Failure::Io(io::Error::from_raw_os_error(code));
+        assert!(closed(Failure::Closed));
+        assert!(closed(broken(libc::ECONNRESET)) && closed(broken(libc::EPIPE)));
+        assert!(closed(Failure::Io(io::ErrorKind::UnexpectedEof.into())));
+        for code in [D::PacketTooLarge, D::MalformedPacket, D::ProtocolError, D::NotAuthorized] {
+            assert!(closed(Failure::Dismissed(code, None)), "{code:?}");
+        }
+        for code in [
+            D::NormalDisconnection,
+            D::ServerBusy,
+            D::ServerShuttingDown,
+            D::KeepAliveTimeout,
+            D::SessionTakenOver,
+            D::ReceiveMaximumExceeded,
+            D::MessageRateTooHigh,
+            D::QuotaExceeded,
+            D::AdministrativeAction,
+            D::UseAnotherServer,
+            D::MaximumConnectTime,
+        ] {
+            assert!(!closed(Failure::Dismissed(code, None)), "{code:?}");
+        }
+        for code in [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETDOWN] {
+            assert!(!closed(broken(code)), "{code}");
+        }
+        let refused = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
+        assert!(!closed(Failure::Io(io::Error::new(io::ErrorKind::InvalidData, refused))));
+        assert!(!closed(Failure::Timeout));
     }
 
     #[test]
