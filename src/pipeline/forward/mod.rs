@@ -81,6 +81,7 @@ impl Forward {
         let mut backoff = Backoff::new(Duration::from_secs(1), CAP);
         let mut link = Trouble::new(self.clock.monotonic());
         let mut course = Course::new(&self);
+        let mut synced = self.clock.now().synced;
         loop {
             let connection = self.stats.tries.fetch_add(1, Ordering::Relaxed) + 1;
             let ended = tokio::select! {
@@ -136,8 +137,11 @@ impl Forward {
             }
             tokio::select! {
                 () = sleep_unless_stopped(&stop, backoff.wait()) => {}
-                // Certificates that were not valid yet are now: the next try is worth it at once.
-                () = self.clock.trusted(), if !self.clock.now().synced => backoff.reset(),
+                () = self.clock.trusted(), if !synced => {}
+            }
+            // Certificates that were not valid yet are now: the next tries are worth it at once.
+            if !std::mem::replace(&mut synced, self.clock.now().synced) && synced {
+                backoff.reset();
             }
         }
     }

@@ -392,6 +392,7 @@ impl<'a, S: Session> Serving<'a, S> {
             tracing::warn!(count, "the broker refused a message for now: {reason}; it is sent again");
         }
         let now = self.forward.clock.monotonic();
+        let mut pauses = false;
         for id in ids {
             let bytes = self.flight.answered(*id);
             if self.flight.gaps.remove(id) {
@@ -400,13 +401,15 @@ impl<'a, S: Session> Serving<'a, S> {
                 continue;
             }
             self.answers.refused += 1;
+            // What lies aside pauses for itself: a pause of all could outlast it, and it would be the first again.
             if !self.aside.refuse(*id, bytes, self.answers, now) {
                 self.forward.outbox.put_back(&[*id]);
+                pauses = true;
             }
             let finding = self.course.hunt.settled(*id);
             self.find(finding);
         }
-        if self.held_until.is_none() {
+        if pauses && self.held_until.is_none() {
             self.held_until = Some(now + self.retry.wait());
         }
     }

@@ -216,12 +216,7 @@ impl Mqtt {
     }
 
     /// On a standby: what waits for the first broker.
-    fn way_back(
-        &mut self,
-        index: usize,
-        brokers: &[Url],
-        tls: Option<Arc<ClientConfig>>,
-    ) -> Option<Return> {
+    fn way_back(&mut self, index: usize, brokers: &[Url], tls: Option<Arc<ClientConfig>>) -> Option<Return> {
         let first = brokers.first().filter(|_| index > 0)?.clone();
         let tls = tls.filter(|_| first.tls);
         let dial = move || {

@@ -156,13 +156,14 @@ fn is_of(publication: &Publication, device: &str) -> bool {
     matches!(&publication.kind, Kind::Data { device: of } if **of == *device)
 }
 
+/// Longer than `forward` ever pauses.
+const SILENCE: Duration = Duration::from_secs(65);
+
 impl Cloud {
-    /// Takes everything, until it closes on something or nothing more comes for a minute.
+    /// Takes everything, until it closes on something or nothing more comes for longer than any pause.
     async fn play(&mut self, closes_on: impl Fn(&Publication) -> bool) -> Played {
         let mut played = Played::default();
-        while let Ok(Some(publication)) =
-            tokio::time::timeout(Duration::from_secs(60), self.sent.recv()).await
-        {
+        while let Ok(Some(publication)) = tokio::time::timeout(SILENCE, self.sent.recv()).await {
             if closes_on(&publication) {
                 self.answers.send(Err(closed())).unwrap();
                 played.closed = true;

@@ -135,14 +135,9 @@ async fn the_pause_after_a_failure_ends_once_the_clock_is_set_that_certificates_
     let clock = Clock::injected(Timestamp(0), false);
     let run = run_by(clock.clone(), vec![], Replay::default());
     let tries = || run.wills.lock().unwrap().len();
-    let mut without = Vec::new();
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        let before = tries();
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
-        without.push(tries() - before);
-    }
-    assert!(without.iter().sum::<usize>() <= 3, "it waits up to a minute by then: {without:?}");
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let without = tries();
+    assert!(without < 400, "it waits up to a minute by then: {without}");
     clock.trust();
     let before = tries();
     tokio::time::sleep(Duration::from_millis(1_100)).await;

@@ -80,13 +80,8 @@ async fn connected(protocol: Protocol, rate: usize, pings: usize) -> Site {
     let keep_alive = Duration::from_secs(5);
     let options = Options { protocol, client_id: "gw-042".into(), login: None, will, keep_alive };
     let (link, accepted) = Link::start(Box::new(here), options).await.unwrap();
-    let context = Context {
-        peer: "broker:8883".into(),
-        tls: None,
-        auth: None,
-        protocol,
-        client_id: "gw-042".into(),
-    };
+    let context =
+        Context { peer: "broker:8883".into(), tls: None, auth: None, protocol, client_id: "gw-042".into() };
     let terms = Terms {
         topics: Topics::new("weir/{gateway}/data/{device}", "gw-042"),
         qos: Qos::AtLeastOnce,
