@@ -11,7 +11,7 @@ use crate::model::Id;
 /// How many are kept.
 pub(super) const LETTERS_MAX: usize = if cfg!(test) { 6 } else { 1_000 };
 /// The most bytes of those that wait in memory to be written.
-const MEMORY_MAX: usize = if cfg!(test) { 4_000 } else { 512 << 10 };
+const MEMORY_MAX: usize = if cfg!(test) { 16_000 } else { 512 << 10 };
 /// What a letter costs beside its bytes, about.
 const OVERHEAD: usize = 100;
 /// The most bytes of a reason.

@@ -44,6 +44,10 @@ pub(super) fn log(process: &series::Stats, outbox: &outbox::Stats, forward: &for
         put_off = forward.put_off.get(),
         given_up = forward.given_up.get(),
         evicted = get(&outbox.evicted),
+        full = outbox.full.get(),
+        expired = outbox.expired.get(),
+        purged = outbox.purged.get(),
+        dead_letters = get(&outbox.dead_letters),
         damaged = get(&outbox.damaged),
         connections = get(&forward.connections),
         "forwarded in this run"

@@ -28,6 +28,7 @@ mod amqtt;
 mod backlog;
 mod ciphers;
 mod clock;
+mod disk;
 mod poison;
 mod rabbitmq;
 mod rotation;

@@ -45,7 +45,8 @@ impl Queue {
             reserved = saved.as_ref().map_or(0, Vec::len) as u64;
             self.writing_last = true;
             let left = self.room + self.settled_bytes;
-            if self.settings.when_full == WhenFull::DropNewest && reserved > left {
+            let newest = self.settings.when_full == WhenFull::DropNewest;
+            if newest && reserved > left && (!self.scarce || self.refused) {
                 (*saved, reserved) = (None, 0);
                 tracing::error!(
                     "the buffer is full: the open windows are not saved but lost, and reported as a gap"
@@ -56,6 +57,7 @@ impl Queue {
             }
         }
         match self.settings.when_full {
+            _ if self.scarce && !self.refused => {}
             WhenFull::DropOldest => {
                 if let Some(read) = self.evict(need + reserved, now) {
                     return read;
@@ -144,11 +146,13 @@ impl Queue {
             self.purge_below = Position::MIN;
         }
         let had_room = self.room > 0;
+        let untried = self.scarce && !self.refused;
+        self.refused = !complete;
         self.measure(space);
         if !complete {
             // What the store calls room was none for the next row: have the next commit make it for all it adds.
             self.room = 0;
-            if taken == 0 && self.deleting.0 == 0 && !had_room {
+            if taken == 0 && self.deleting.0 == 0 && !had_room && !untried {
                 let why = if self.scarce {
                     "less than `min_free` is free on its disk"
                 } else {

@@ -144,8 +144,10 @@ pub(super) struct Queue {
     settled_since: Option<Duration>,
     /// How many bytes of messages the file takes beside those that it has.
     room: u64,
-    /// Whether less than `min_free` is free on the disk.
+    /// Whether less than `min_free` is free on the disk. There may be more by now: while it is so, rows are lost for
+    /// want of room only once the store has not taken them.
     scarce: bool,
+    refused: bool,
     /// Whether the note of this run is not in the file yet.
     run_due: bool,
     /// What a commit is just writing: positions in order, and the settled rows that it deletes.
@@ -196,6 +198,7 @@ impl Queue {
             settled_since: None,
             room: 0,
             scarce: false,
+            refused: false,
             run_due: false,
             writing: Vec::new(),
             deleting: (0, 0),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
+use super::super::sqlite::Sqlite;
 use super::super::{CommitEvery, Config, Durability, Opened, Outbox, Outgoing};
 use super::{message, number};
 use crate::clock::Clock;
@@ -348,6 +349,101 @@ async fn g8_a_file_that_another_weir_has_open_is_not_touched() {
     assert_eq!(numbers(&drain(&open(dir.path()).outbox).await), [0, 1, 2]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_file_of_the_format_before_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    leave_ten(dir.path()).await;
+    let old = "DROP TABLE dead; DROP TABLE marks; PRAGMA user_version = 1";
+    Connection::open(dir.path().join("outbox.db")).unwrap().execute_batch(old).unwrap();
+    let outbox = open(dir.path()).outbox;
+    let first = outbox.next(2, 1 << 20).await;
+    outbox.give_up(first[0].id, Cause::Refused, "no");
+    assert_eq!(gaps(&outbox).await.len(), 1);
+    outbox.close(None).await;
+    assert_eq!(names(dir.path()), ["outbox.db"]);
+    let outbox = open(dir.path()).outbox;
+    assert_eq!(numbers(&drain(&outbox).await), (1..10).collect::<Vec<_>>());
+    assert_eq!(outbox.dead_letters(None, 9).await[0].id, first[0].id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g6_the_file_does_not_grow_while_less_than_min_free_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { durability: Durability::Always, max_bytes: Size(16 << 20), ..Config::default() };
+    let free = |text: &str| fs::write(dir.path().join("free"), text).unwrap();
+    free("1001");
+    let mut store = Sqlite::new(dir.path(), 16 << 20, 1_000);
+    store.floor.free = |dir| fs::read_to_string(dir.join("free")).ok()?.parse().ok();
+    let clock = Clock::injected(Timestamp(WALL), true);
+    let outbox = Outbox::over(Box::new(store), config.settings(), clock).outbox;
+    let file = || fs::metadata(dir.path().join("outbox.db")).unwrap().len();
+    outbox.append(messages(0..4_000, 200)).await;
+    sleep(Duration::from_secs(10)).await;
+    free("999");
+    outbox.append(messages(4_000..4_100, 200)).await;
+    sleep(Duration::from_secs(10)).await;
+    assert!(outbox.stats().below_min_free.load(Ordering::Relaxed));
+    // What stands in the log may have to be folded in yet: that is no growth.
+    let pages = outbox.stats().disk_bytes.load(Ordering::Relaxed);
+    for round in 0..40 {
+        let start = 4_100 + round * 100;
+        outbox.append(messages(start..start + 100, 200)).await;
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert!(outbox.stats().disk_ok.load(Ordering::Relaxed), "{:?}", outbox.stats().disk_trouble());
+    assert!(outbox.stats().disk_bytes.load(Ordering::Relaxed) <= pages + (64 << 12));
+    assert!(file() <= pages + (64 << 12), "{} of {pages}", file());
+    let evicted: u64 = gaps(&outbox).await.iter().filter_map(|gap| gap.messages).sum();
+    free("1050");
+    outbox.append(messages(8_100..8_200, 200)).await;
+    sleep(Duration::from_secs(10)).await;
+    assert!(outbox.stats().below_min_free.load(Ordering::Relaxed), "somewhat more must be free than that");
+    free("1063");
+    outbox.append(messages(8_200..12_000, 200)).await;
+    sleep(Duration::from_secs(10)).await;
+    assert!(!outbox.stats().below_min_free.load(Ordering::Relaxed));
+    assert!(outbox.stats().disk_bytes.load(Ordering::Relaxed) > pages * 3 / 2, "it grows again");
+    let evicted = evicted + gaps(&outbox).await.iter().filter_map(|gap| gap.messages).sum::<u64>();
+    let left = drain(&outbox).await;
+    assert_eq!(left.len() as u64 + evicted, 12_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g6_a_full_file_has_room_for_dead_letters_and_keeps_its_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path()).outbox;
+    // Fills the file twice.
+    for round in 0..120 {
+        outbox.append(messages(round * 10..round * 10 + 10, 5_000)).await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert!(outbox.stats().evicted.load(Ordering::Relaxed) > 0);
+    outbox.append(messages(2_000..2_010, 3_000)).await;
+    let mut given_up = Vec::new();
+    while given_up.last() != Some(&2_004) {
+        for outgoing in outbox.next(100, 1 << 20).await {
+            match number(&outgoing.message) {
+                number @ 2_000..2_005 => {
+                    outbox.give_up(outgoing.id, Cause::Refused, "no");
+                    given_up.push(number);
+                }
+                1_000.. => {}
+                _ => outbox.acknowledge(&[outgoing.id]),
+            }
+        }
+    }
+    for round in 300..360 {
+        outbox.append(messages(round * 10..round * 10 + 10, 5_000)).await;
+        sleep(Duration::from_secs(2)).await;
+        assert!(bytes_in(dir.path()) <= 4 << 20);
+    }
+    assert_eq!(outbox.stats().dead_letters_dropped.get(), 0);
+    let kept = outbox.dead_letters(None, 100).await;
+    assert_eq!(kept.iter().map(|letter| number(&letter.message)).collect::<Vec<_>>(), given_up);
+    outbox.close(None).await;
+    assert_eq!(open(dir.path()).outbox.dead_letters(None, 100).await, kept);
+}
+
 #[test]
 fn a_buffer_that_is_too_small_is_refused_with_the_least_size() {
     let config = Config {
@@ -356,5 +452,7 @@ fn a_buffer_that_is_too_small_is_refused_with_the_least_size() {
         ..Config::default()
     };
     assert_eq!(config.problems(), [("max_bytes", "`max_bytes` must be at least 4MiB".to_owned())]);
+    let config = Config { max_age: Duration::ZERO, ..Config::default() };
+    assert_eq!(config.problems(), [("max_age", "`max_age` must be at least 1s".to_owned())]);
     assert!(Config::default().problems().is_empty());
 }

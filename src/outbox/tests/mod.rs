@@ -1,6 +1,7 @@
 //! The outbox against a model, and each of its promises by name.
 
 mod files;
+mod leaving;
 mod model;
 mod platter;
 mod promises;
