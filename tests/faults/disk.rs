@@ -123,6 +123,8 @@ impl Field {
         let site = Site::new(&rest);
         let card = card(&site.dir().join("gateway"));
         site.agent.configure(&rest, "").unwrap();
+        // What the kernel still has in memory is gone with a file system that fails.
+        run("sync", &["-f", site.dir().join("gateway/weir.toml").to_str().unwrap()]);
         Self { site, card, pty, next: 0 }
     }
 

@@ -4,6 +4,7 @@ use rusqlite::{Error, ErrorCode};
 
 use super::super::store::Fault;
 use super::Sqlite;
+use super::space::is_read_only;
 
 impl Sqlite {
     /// Makes an error into words, and lets go of a file that is damaged.
@@ -18,6 +19,14 @@ impl Sqlite {
             self.damaged = true;
             return Fault::Corrupt(format!("{file} is damaged ({error})"));
         }
+        let directory = &self.floor.directory;
+        let code = match code {
+            // SQLite has a code of its own for it only where it finds out before it tries.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_read_only(directory) => {
+                Some(ErrorCode::ReadOnly)
+            }
+            code => code,
+        };
         Fault::Failed(match code {
             Some(ErrorCode::DiskFull) => {
                 format!("cannot {doing} {file}: the disk is full: make room on it")

@@ -35,6 +35,21 @@ impl Floor {
 
 /// What a user without privileges may still write there.
 fn free(directory: &Path) -> Option<u64> {
+    let found = stat(directory)?;
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(clippy::useless_conversion, reason = "the fields are narrower on 32 bits")
+    )]
+    let (blocks, size) = (u64::from(found.f_bavail), u64::from(found.f_frsize));
+    Some(blocks.saturating_mul(size))
+}
+
+/// Whether the file system there is mounted read-only.
+pub(super) fn is_read_only(directory: &Path) -> bool {
+    stat(directory).is_some_and(|found| found.f_flag & libc::ST_RDONLY != 0)
+}
+
+fn stat(directory: &Path) -> Option<libc::statvfs> {
     let path = CString::new(directory.as_os_str().as_bytes()).ok()?;
     // SAFETY: `statvfs` is plain data for which all zeroes is valid, and the call only writes into it; the path ends
     // with a zero.
@@ -43,8 +58,7 @@ fn free(directory: &Path) -> Option<u64> {
         let mut found: libc::statvfs = std::mem::zeroed();
         (libc::statvfs(path.as_ptr(), &raw mut found) == 0, found)
     };
-    #[expect(clippy::useless_conversion, reason = "the fields are narrower on 32 bits")]
-    done.then(|| u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+    done.then_some(found)
 }
 
 impl Sqlite {

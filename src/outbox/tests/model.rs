@@ -257,6 +257,13 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Holds that no more has expired in this run than is old enough.
+    fn check_ages(&self) {
+        let old = self.appended.iter().filter(|appended| **appended + self.settings.max_age <= self.now);
+        let (old, expired) = (old.count() as u64 + self.revivals, self.queue.stats().expired.get());
+        assert!(expired <= old, "{expired} have expired, and {old} are old enough");
+    }
+
     fn take(&mut self, messages: usize, bytes: usize) {
         let taken = self.queue.take(messages, bytes, false, self.now);
         assert!(taken.len() <= messages);
@@ -606,6 +613,7 @@ impl<'a> World<'a> {
         for _ in 0..2_000 {
             self.now += Duration::from_secs(61);
             self.work();
+            self.check_ages();
             self.take(7, 1_000);
             self.take_gaps();
             let ids: Vec<Id> = self.out.keys().copied().collect();
@@ -646,6 +654,7 @@ fn play(ground: &Ground<'_>, settings: Settings, padding: usize, ops: &[Op]) {
     let mut world = World::new(ground, settings, padding);
     for op in ops {
         world.apply(op);
+        world.check_ages();
     }
     world.end();
 }
