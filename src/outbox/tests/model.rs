@@ -663,7 +663,7 @@ fn play(ground: &Ground<'_>, settings: Settings, padding: usize, ops: &[Op]) {
 fn run_cases(cases: u32, test: impl Fn(&[Op], u64, bool, bool)) {
     let setting = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seed = setting("WEIR_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let cases = setting("WEIR_CASES").map_or(cases, |cases| cases as u32);
+    let cases = setting("WEIR_CASES").map_or(cases, |cases| u32::try_from(cases).unwrap());
     println!("{cases} cases: WEIR_SEED={seed} repeats them");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
