@@ -160,10 +160,6 @@ impl Config {
 
 /// Any source, open.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are as many as tables in the file, and they do not move"
-)]
 pub enum AnySource {
     /// CoAP devices that send.
     CoapServer(coap::Server),

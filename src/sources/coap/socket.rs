@@ -4,6 +4,11 @@
 //! addresses, the kernel would send from the one that its routes prefer. So it is asked at which one each datagram came
 //! (`IP_PKTINFO` of ip(7), `IPV6_RECVPKTINFO` of RFC 3542, 6), and told to send from there.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "what is cast is the size of a C structure, or the number of an address family"
+)]
+
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
