@@ -37,6 +37,8 @@ pub struct Stats {
     pub dead_letters: AtomicU64,
     /// Dead letters that were not kept, or made way for others, in this run.
     pub dead_letters_dropped: Tally,
+    /// Messages of a damaged file that could be salvaged in this run.
+    pub salvaged: AtomicU64,
     /// Damaged messages met in this run.
     pub damaged: AtomicU64,
     /// Messages of this run that were too large to be taken in.

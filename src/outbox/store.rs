@@ -4,6 +4,7 @@
 //! only one who uses it, for one [`Job`] at a time. A test puts one in its place that fails or dies when it is told
 //! to.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -80,8 +81,17 @@ pub(super) struct Found {
     pub(super) dead: Vec<Kept>,
     /// How old the rows are, in rising order.
     pub(super) marks: Vec<Mark>,
-    /// Where a damaged file was moved to, if one was in the way.
-    pub(super) set_aside: Option<PathBuf>,
+    /// What became of a damaged file, if one was in the way.
+    pub(super) set_aside: Option<SetAside>,
+}
+
+/// A damaged file that was moved away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SetAside {
+    /// Where to.
+    pub(super) path: PathBuf,
+    /// How many of its messages are in the new file.
+    pub(super) salvaged: u64,
 }
 
 /// The space that a store has.
@@ -150,11 +160,19 @@ pub(super) enum Fault {
 
 /// What keeps rows over a restart.
 pub(super) trait Store: Send {
-    /// Opens what there is or makes it new. A damaged file is set aside under a name with the time `now`.
-    fn open(&mut self, now: Timestamp) -> Result<Found, Fault>;
+    /// Opens what there is or makes it new. A damaged file is set aside under a name with the time `now`, and what can
+    /// be read of it is put into the new one, but for the messages in `known`: memory has those.
+    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault>;
 
-    /// Reads rows from `from` on, in order, at most `rows` and about `bytes`, at least one where there is one.
-    fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault>;
+    /// Reads rows from `from` on, in order, at most `rows` and about `bytes`, at least one where there is one. Where
+    /// `until` is given the last row of all is the one before it; a file that does not have it is damaged.
+    fn read(
+        &mut self,
+        from: Position,
+        until: Option<Position>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<Met>, Fault>;
 
     /// Reads the dead letters with these keys, as far as they are there and can be read.
     fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault>;
@@ -170,16 +188,30 @@ pub(super) trait Store: Send {
 #[derive(Debug)]
 pub(super) enum Job {
     /// [`Store::open`].
-    Open,
+    Open {
+        /// The messages that memory has.
+        known: HashSet<Id>,
+    },
     /// [`Store::read`].
     Read {
         /// From this position on.
         from: Position,
+        /// Up to this one.
+        until: Option<Position>,
+    },
+    /// [`Store::read`], to see whether what is there can be read.
+    Check {
+        /// From this position on.
+        from: Position,
+        /// Up to this one.
+        until: Option<Position>,
     },
     /// [`Store::read`], for somebody who only looks.
     Look {
         /// From this position on.
         from: Position,
+        /// Up to this one.
+        until: Option<Position>,
         /// At most so many.
         rows: usize,
     },
@@ -205,6 +237,8 @@ pub(super) enum Done {
     Look(Result<Vec<Met>, Fault>),
     /// To [`Job::Dead`].
     Dead(Result<Vec<(i64, Dead)>, Fault>),
+    /// To [`Job::Check`].
+    Check(Result<Vec<Met>, Fault>),
     /// To [`Job::Commit`].
     Commit(Result<Committed, Fault>),
     /// To [`Job::Close`].
@@ -218,9 +252,12 @@ impl Job {
     /// Does it. May block for as long as the disk does.
     pub(super) fn run(&self, store: &mut dyn Store, now: Timestamp) -> Done {
         match self {
-            Self::Open => Done::Open(store.open(now)),
-            Self::Read { from } => Done::Read(store.read(*from, AHEAD.0, AHEAD.1)),
-            Self::Look { from, rows } => Done::Look(store.read(*from, (*rows).min(AHEAD.0), AHEAD.1)),
+            Self::Open { known } => Done::Open(store.open(known, now)),
+            Self::Read { from, until } => Done::Read(store.read(*from, *until, AHEAD.0, AHEAD.1)),
+            Self::Check { from, until } => Done::Check(store.read(*from, *until, AHEAD.0, AHEAD.1)),
+            Self::Look { from, until, rows } => {
+                Done::Look(store.read(*from, *until, (*rows).min(AHEAD.0), AHEAD.1))
+            }
             Self::Dead { keys } => Done::Dead(store.dead(keys)),
             Self::Commit(commit) => Done::Commit(store.commit(commit)),
             Self::Close => {

@@ -69,7 +69,7 @@ impl Queue {
         let ahead = self.ahead.iter().filter(|met| matches!(met, Met::Row(row) if row.position >= from));
         let at_hand = self.out.range(from..).count() + ahead.count();
         let wanted = from_disk < self.stored_end && at_hand < limit && !self.disk.is_absent();
-        wanted.then_some(Job::Look { from: from_disk, rows: limit })
+        wanted.then_some(Job::Look { from: from_disk, until: self.last_row(), rows: limit })
     }
 
     fn dig_for(&self, letters: &[Kept]) -> Option<Job> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::ledger::Loss;
-use super::super::store::{Fault, Found, Met, Row, Space};
+use super::super::store::{Fault, Found, Met, Row, SetAside, Space};
 use super::{Closing, Entry, Ordering, Position, Queue, ages};
 use crate::model::Cause;
 
@@ -92,11 +92,21 @@ impl Queue {
         self.measure(found.space);
         self.run_due = true;
         self.ledger.adopt(found.losses, now);
-        if let Some(path) = found.set_aside {
-            tracing::error!(file = %path.display(), "the buffer's file was damaged: set aside, and begun anew");
+        if let Some(SetAside { path, salvaged }) = found.set_aside {
+            tracing::error!(
+                file = %path.display(),
+                salvaged,
+                "the buffer's file was damaged: set aside, and begun anew with the messages that could be salvaged; that \
+                 others are lost is reported as a gap"
+            );
+            self.stats.salvaged.fetch_add(salvaged, Ordering::Relaxed);
             self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
         }
-        if found.run.is_some_and(|run| !run.clean) {
+        // A file that was damaged in this run has this run's own note.
+        if found.run.is_some_and(|run| !run.clean && run.epoch != self.epoch) {
+            if found.first < found.end {
+                self.check_from(found.first, now);
+            }
             tracing::warn!("weir did not stop in order the last time: what was only in memory then is lost");
             let id = self.next_id();
             self.ledger.lose_sealed(Cause::Crash, Loss::UNKNOWN, id, now);
@@ -111,6 +121,7 @@ impl Queue {
     /// The disk does what is asked.
     pub(super) fn is_up(&mut self) {
         self.disk = Disk::Up;
+        self.salvaging = false;
         self.stats.set_trouble(None);
     }
 
@@ -129,6 +140,11 @@ impl Queue {
             }
             _ => {}
         }
+    }
+
+    /// The position after the last row that the disk must have; `None` where it may have none.
+    pub(super) fn last_row(&self) -> Option<Position> {
+        (self.cursor() < self.stored_end).then_some(self.stored_end)
     }
 
     /// Takes in rows that were read to be handed out.
@@ -183,15 +199,19 @@ impl Queue {
             .into_iter()
             .map(|(position, entry)| (position, Entry { stored: false, ..entry }))
             .collect::<BTreeMap<_, _>>();
-        while let Some(met) = self.ahead.pop_back() {
+        // What was read ahead goes before everything that will be salvaged, so it is as if it had been handed out.
+        for met in std::mem::take(&mut self.ahead) {
             if let Met::Row(Row { position, id, bytes }) = met {
                 let since = self.ages.since(position).min(ages::since(now));
+                self.again.insert(position);
+                self.positions.insert(id, position);
                 let entry = Entry { position, id, bytes, since, stored: false, shifts: false };
-                self.tail_bytes += entry.cost();
-                self.tail.push_front(entry);
+                self.out.insert(position, entry);
             }
         }
-        (self.reading, self.evicting) = (None, false);
+        // What is in memory only comes after it.
+        self.salvaging = true;
+        (self.reading, self.check, self.evicting) = (None, None, false);
         self.revived.clear();
         self.dead.forget();
         self.purge_below = Position::MIN;

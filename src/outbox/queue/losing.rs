@@ -206,7 +206,8 @@ impl Queue {
 
     fn read_to_lose(&self, now: Duration) -> Option<Job> {
         let may = self.reading.as_ref().is_none_or(|trouble| trouble.retry <= now);
-        (may && self.next_read < self.stored_end).then_some(Job::Read { from: self.next_read })
+        (may && self.next_read < self.stored_end)
+            .then_some(Job::Read { from: self.next_read, until: self.last_row() })
     }
 
     /// Loses those of `rows` that wait in memory and for which the file has no room beside `reserved` bytes.

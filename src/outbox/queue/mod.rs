@@ -21,6 +21,7 @@
 
 mod ages;
 mod asked;
+mod check;
 mod commit;
 mod disk;
 mod losing;
@@ -39,6 +40,7 @@ use crate::model::{Cause, Gap, Id, Stamp};
 
 use ages::{Ages, Since};
 pub(super) use asked::Ask;
+use check::Check;
 use disk::{Disk, Trouble};
 use schedule::Closing;
 pub(super) use schedule::Step;
@@ -138,6 +140,11 @@ pub(super) struct Queue {
     disk: Disk,
     /// Why reading has to pause.
     reading: Option<Trouble>,
+    /// Whether a file that was found damaged is to be salvaged: until then nothing that comes after its rows is handed
+    /// out.
+    salvaging: bool,
+    /// The look through what a run left that did not stop in order.
+    check: Option<Check>,
     /// How many rows the disk has that were settled and not deleted yet, their bytes, and since when.
     settled: usize,
     settled_bytes: u64,
@@ -193,6 +200,8 @@ impl Queue {
             gaps_wanted: false,
             disk: Disk::absent(),
             reading: None,
+            salvaging: false,
+            check: None,
             settled: 0,
             settled_bytes: 0,
             settled_since: None,
@@ -304,7 +313,7 @@ impl Queue {
                 taken.push((entry.id, Arc::clone(&entry.bytes), entry.shifts));
                 continue;
             }
-            if self.evicting {
+            if self.evicting || self.salvaging {
                 break;
             }
             let mut entry = match self.ahead.front() {

@@ -66,7 +66,8 @@ impl Queue {
             if let Closing::Asked { tried, .. } = &mut self.closing {
                 *tried = true;
             }
-            return Step::Work(Job::Open);
+            let memory = self.out.values().chain(&self.tail).map(|entry| entry.id);
+            return Step::Work(Job::Open { known: memory.collect() });
         }
         let commit = self.commit_at().is_some_and(|at| at <= now);
         // Neither holds up the other, however often it comes.
@@ -81,7 +82,10 @@ impl Queue {
             return Step::Work(self.commit(stamp));
         }
         if self.read_at().is_some_and(|at| at <= now) {
-            return Step::Work(Job::Read { from: self.next_read });
+            return Step::Work(Job::Read { from: self.next_read, until: self.last_row() });
+        }
+        if let Some((_, from)) = self.check_at().filter(|(at, _)| *at <= now) {
+            return Step::Work(Job::Check { from, until: self.last_row() });
         }
         let next = self.next_at();
         self.armed = next.unwrap_or(Duration::MAX);
@@ -107,12 +111,20 @@ impl Queue {
                 self.attach(found, now);
             }
             Done::Open(Err(fault)) => {
+                // The stream does not wait for a disk that does not come.
+                self.salvaging = false;
                 let Disk::Absent(trouble) = &self.disk else { return };
                 self.disk = Disk::Absent(Trouble::after(Some(trouble), &fault, now));
                 self.stats.set_trouble(Some(&fault.to_string()));
             }
             Done::Read(Ok(rows)) => self.read(rows),
             Done::Read(Err(fault)) => self.unread(&fault, now),
+            Done::Check(Ok(rows)) => self.checked(&rows, now),
+            // What cannot be read is read again when its turn comes.
+            Done::Check(Err(fault)) => {
+                self.check = None;
+                self.unread(&fault, now);
+            }
             Done::Look(result) => self.looked_at(result, now),
             Done::Dead(result) => self.dug_up(result, now),
             Done::Commit(result) => self.committed(result, now),
@@ -175,6 +187,7 @@ impl Queue {
             self.commit_at(),
             self.read_at(),
             self.look_at(),
+            self.check_at().map(|(at, _)| at),
             (!self.asks.is_empty()).then_some(Duration::ZERO),
         ];
         all.into_iter().flatten().min()

@@ -1,6 +1,6 @@
 //! An error of SQLite, in words for a person.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 use super::super::store::Fault;
 use super::Sqlite;
@@ -55,4 +55,9 @@ fn lacks(error: &Error) -> bool {
     };
     let missing = ["no such table: ", "no such column: "].iter().any(|start| message.starts_with(start));
     missing || (message.starts_with("table ") && message.contains(" columns but "))
+}
+
+/// What SQLite says of damage that it sees, for damage that only weir can see.
+pub(super) fn corrupt(what: &str) -> Error {
+    Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(what.to_owned()))
 }

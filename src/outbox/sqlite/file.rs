@@ -45,6 +45,10 @@ impl Sqlite {
                 Err(Fault::Failed(format!("cannot open {file}: it is not a regular file: move it away")))
             }
             Ok(found) if found.len() == 0 => Err(Fault::Corrupt(format!("{file} is empty"))),
+            // SQLite fills the last page up with zeroes. While there is a log, that has the page whole.
+            Ok(found) if found.len() % PAGE != 0 && fs::metadata(self.beside("-wal")).is_err() => {
+                Err(Fault::Corrupt(format!("{file} is cut off in the middle of a page")))
+            }
             Ok(_) => Ok(()),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             Err(_) if self.path.is_symlink() => {

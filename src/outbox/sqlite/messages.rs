@@ -6,20 +6,35 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error};
 
 use super::super::store::{Met, Position, Row};
+use super::faults::corrupt;
 use super::{PAGE, Sqlite, signed, unsigned};
 use crate::model::Id;
 
 impl Sqlite {
-    pub(super) fn try_read(&self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Error> {
+    pub(super) fn try_read(
+        &self,
+        from: Position,
+        until: Option<Position>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<Met>, Error> {
         let Some(connection) = &self.connection else { return Ok(Vec::new()) };
         let mut statement = connection.prepare(
             "SELECT position, epoch, sequence, checksum, bytes FROM messages WHERE position >= ?1 ORDER BY position",
         )?;
         let mut found = statement.query([from])?;
         let (mut met, mut size) = (Vec::new(), 0);
+        let mut next = from;
         while met.len() < rows && size < bytes {
-            let Some(row) = found.next()? else { break };
-            let position = row.get(0)?;
+            let Some(row) = found.next()? else {
+                let all = until.is_none_or(|until| next >= until);
+                return if all { Ok(met) } else { Err(corrupt("rows are missing")) };
+            };
+            let position: Position = row.get(0)?;
+            if position < next || until.is_some_and(|until| position >= until) {
+                return Err(corrupt("rows are out of order"));
+            }
+            next = position + 1;
             let columns = (row.get_ref(1)?, row.get_ref(2)?, row.get_ref(3)?, row.get_ref(4)?);
             met.push(match columns {
                 (

@@ -11,9 +11,10 @@
 //!   (`max_page_count`). Rows are taken while pages are free; what finds none is handed back. While less than
 //!   `min_free` is free around it, only pages are that the file has already.
 //! - A file of a newer format is left as it is. A damaged one is moved aside with its log, to `outbox.db.damaged-` and
-//!   the Unix time in milliseconds, and a new one begun. Damaged is also what is empty, has not weir's id or lacks a
-//!   table: a new file gets its name only when it is complete. A row whose checksum is wrong is
-//!   reported and passed over. An error of the disk becomes words for a person, and the caller tries again.
+//!   the Unix time in milliseconds, and a new one begun with what can be salvaged of it
+//!   ([`salvage`]). Damaged is also what is empty, has not weir's id or lacks a table: a new file gets its name only when
+//!   it is complete. A row whose checksum is wrong is reported and passed over. An error of the disk becomes words for a
+//!   person, and the caller tries again.
 
 mod dead;
 mod faults;
@@ -21,16 +22,19 @@ mod file;
 mod losses;
 mod marks;
 mod messages;
+mod pages;
+mod salvage;
 mod space;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::store::{Commit, Committed, Dead, Fault, Found, Met, Position, Run, Store};
-use crate::model::Timestamp;
+use super::store::{Commit, Committed, Dead, Fault, Found, Met, Position, Run, SetAside, Store};
+use crate::model::{Id, Timestamp};
 use space::Floor;
 
 /// The file's name in the state directory.
@@ -168,10 +172,7 @@ impl Sqlite {
             marks::write(&transaction, marks)?;
         }
         if let (Some(run), true) = (&commit.run, complete) {
-            transaction.execute(
-                "INSERT OR REPLACE INTO run VALUES (0, ?1, ?2, ?3)",
-                (signed(run.epoch), run.clean, &run.saved),
-            )?;
+            write_run(&transaction, run)?;
         }
         // A file that an outage has blown up, or that a lowered `max_bytes` finds too large, is let shrink.
         let empty = number(&transaction, "SELECT NOT EXISTS (SELECT 1 FROM messages)")? == 1;
@@ -218,17 +219,29 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn open(&mut self, now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault> {
         self.connection = None;
         self.reads_failed = 0;
         let first = if self.damaged { Err(Fault::Corrupt(String::new())) } else { self.open_once() };
         let Err(Fault::Corrupt(_)) = first else { return first };
-        let aside = self.set_aside(now)?;
-        Ok(Found { set_aside: Some(aside), ..self.open_once()? })
+        let path = self.set_aside(now)?;
+        let begun = self.open_once()?;
+        let Some(mut connection) = self.connection.take() else { return Ok(begun) };
+        let result =
+            self.salvage(&mut connection, &path, known).and_then(|s| Ok((s, self.found(&connection)?)));
+        self.connection = Some(connection);
+        let (salvaged, found) = result.map_err(|error| self.fault("salvage messages into", &error))?;
+        Ok(Found { set_aside: Some(SetAside { path, salvaged }), ..found })
     }
 
-    fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault> {
-        let error = match self.try_read(from, rows, bytes) {
+    fn read(
+        &mut self,
+        from: Position,
+        until: Option<Position>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<Met>, Fault> {
+        let error = match self.try_read(from, until, rows, bytes) {
             Ok(met) => {
                 self.reads_failed = 0;
                 return Ok(met);
@@ -267,6 +280,11 @@ impl Store for Sqlite {
             }
         }
     }
+}
+
+fn write_run(connection: &Connection, run: &Run) -> Result<(), Error> {
+    let note = (signed(run.epoch), run.clean, &run.saved);
+    connection.execute("INSERT OR REPLACE INTO run VALUES (0, ?1, ?2, ?3)", note).map(drop)
 }
 
 /// Sets a pragma, whether it answers or not.

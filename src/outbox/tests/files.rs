@@ -180,9 +180,12 @@ async fn g8_a_file_that_turns_out_damaged_while_it_runs_is_replaced_and_what_mem
 
     let outbox = open(dir.path()).outbox;
     outbox.append(messages(400..403, 20)).await;
-    let out = drain(&outbox).await;
-    let out = numbers(&out);
+    let mut out = numbers(&drain(&outbox).await);
     assert!(out.starts_with(&[0, 1, 2]) && out.ends_with(&[400, 401, 402]), "{out:?}");
+    let mut seen = std::collections::BTreeSet::new();
+    out.retain(|number| seen.insert(*number));
+    assert!(out.is_sorted(), "{out:?}");
+    assert!(out.len() > 300, "what could be salvaged: {out:?}");
     assert!(names(dir.path()).iter().any(|name| name.contains("damaged")), "{:?}", names(dir.path()));
     assert!(gaps(&outbox).await.iter().any(|gap| gap.cause == Cause::Damaged && gap.messages.is_none()));
     outbox.append(messages(403..404, 20)).await;
@@ -250,7 +253,9 @@ async fn g8_a_file_with_a_wrong_mark_or_without_a_table_or_a_column_is_set_aside
         let dir = tempfile::tempdir().unwrap();
         leave_ten(dir.path()).await;
         Connection::open(dir.path().join("outbox.db")).unwrap().execute_batch(sql).unwrap();
-        assert_is_replaced(dir.path(), sql).await;
+        // What is not a message any more by its columns, or lies in pages that are free, is no more to be had.
+        let lost = sql.starts_with("DROP TABLE messages") || sql.ends_with("DROP COLUMN checksum");
+        assert_is_replaced(dir.path(), sql, if lost { 10 } else { 0 }).await;
     }
 }
 
@@ -259,7 +264,7 @@ async fn g8_a_file_that_was_emptied_or_is_gone_without_its_log_is_told_as_damage
     let dir = tempfile::tempdir().unwrap();
     leave_ten(dir.path()).await;
     fs::write(dir.path().join("outbox.db"), "").unwrap();
-    assert_is_replaced(dir.path(), "empty").await;
+    assert_is_replaced(dir.path(), "empty", 10).await;
 
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path()).outbox;
@@ -269,11 +274,12 @@ async fn g8_a_file_that_was_emptied_or_is_gone_without_its_log_is_told_as_damage
     outbox.close(None).await;
     fs::remove_file(dir.path().join("outbox.db")).unwrap();
     fs::write(dir.path().join("outbox.db-wal"), log).unwrap();
-    assert_is_replaced(dir.path(), "gone").await;
+    assert_is_replaced(dir.path(), "gone", 10).await;
 }
 
-/// Holds that what is in `dir` is set aside and told once, and that a new file serves.
-async fn assert_is_replaced(dir: &Path, what: &str) {
+/// Holds that what is in `dir` is set aside and told once, and that a new file serves, with the messages of the old one
+/// from `first` to the ninth.
+async fn assert_is_replaced(dir: &Path, what: &str, first: u64) {
     let outbox = open(dir).outbox;
     outbox.append(messages(10..12, 20)).await;
     sleep(Duration::from_secs(5)).await;
@@ -285,7 +291,7 @@ async fn assert_is_replaced(dir: &Path, what: &str) {
     );
     assert!(names(dir).iter().any(|name| name.contains(".damaged-")), "{what}");
     outbox.close(None).await;
-    assert_eq!(numbers(&drain(&open(dir).outbox).await), [10, 11], "{what}");
+    assert_eq!(numbers(&drain(&open(dir).outbox).await), (first..12).collect::<Vec<_>>(), "{what}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ mod model;
 mod platter;
 mod promises;
 mod provisional;
+mod salvage;
 mod slow_disk;
 
 use std::time::Duration;

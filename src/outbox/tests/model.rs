@@ -7,7 +7,7 @@
 //!
 //! `WEIR_CASES` asks for more cases, `WEIR_SEED` for those of a run that has failed: it prints its seed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -537,11 +537,11 @@ impl<'a> World<'a> {
         // Let go of the file, then look at it with no faults.
         self.store = Box::new(Platter::new(0));
         let mut store = (self.ground.maker)();
-        let found = store.open(Timestamp(0)).unwrap();
+        let found = store.open(&HashSet::new(), Timestamp(0)).unwrap();
         let mut stored = BTreeSet::new();
         let mut from = found.first;
         loop {
-            let rows = store.read(from, 100, usize::MAX).unwrap();
+            let rows = store.read(from, Some(found.end), 100, usize::MAX).unwrap();
             let Some(Met::Row(last)) = rows.last() else { break };
             from = last.position + 1;
             for met in &rows {
@@ -627,7 +627,7 @@ impl<'a> World<'a> {
         }
         assert!(self.queue.is_empty(), "it does not run empty: {:?}", self.queue);
         self.store = Box::new(Platter::new(0));
-        let found = (self.ground.maker)().open(Timestamp(0)).unwrap();
+        let found = (self.ground.maker)().open(&HashSet::new(), Timestamp(0)).unwrap();
         assert_eq!(found.first, found.end, "the disk is empty as well");
         let lost = (0..self.messages).filter(|number| !self.acknowledged.contains(number));
         let (count, readings) =

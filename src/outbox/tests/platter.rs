@@ -1,13 +1,13 @@
 //! A disk in memory, and a store over any other that fails when it is told to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::ledger::Record;
 use super::super::store::{
     Commit, Committed, Dead, Fault, Found, Kept, Mark, Met, Position, Row, Run, Space, Store,
 };
-use crate::model::Timestamp;
+use crate::model::{Id, Timestamp};
 
 /// What survives: clones are the same platter.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Content {
 }
 
 impl Store for Platter {
-    fn open(&mut self, _now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, _known: &HashSet<Id>, _now: Timestamp) -> Result<Found, Fault> {
         let content = self.look();
         Ok(Found {
             first: content.rows.first_key_value().map_or(0, |(position, _)| *position),
@@ -85,8 +85,16 @@ impl Store for Platter {
         })
     }
 
-    fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault> {
+    fn read(
+        &mut self,
+        from: Position,
+        until: Option<Position>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<Met>, Fault> {
         let content = self.look();
+        let end = content.rows.last_key_value().map_or(0, |(position, _)| position + 1);
+        assert!(until.is_none_or(|until| until == end), "the queue knows where the rows end");
         let mut size = 0;
         let found = content.rows.range(from..).take(rows).take_while(|(_, row)| {
             let fits = size < bytes;
@@ -174,14 +182,20 @@ impl Faulty {
 }
 
 impl Store for Faulty {
-    fn open(&mut self, now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault> {
         self.check(|which| which.opens)?;
-        self.store.open(now)
+        self.store.open(known, now)
     }
 
-    fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault> {
+    fn read(
+        &mut self,
+        from: Position,
+        until: Option<Position>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<Met>, Fault> {
         self.check(|which| which.reads)?;
-        self.store.read(from, rows, bytes)
+        self.store.read(from, until, rows, bytes)
     }
 
     fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault> {

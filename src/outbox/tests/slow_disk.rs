@@ -1,5 +1,6 @@
 //! A disk that takes its time: what must wait for it, and what must not.
 
+use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -11,17 +12,23 @@ use super::super::store::{Commit, Committed, Dead, Fault, Found, Met, Position, 
 use super::super::{Outbox, PATIENCE};
 use super::platter::Platter;
 use super::{A_MOMENT, ALWAYS, gaps, messages, numbers, open, settings, stored, taken};
-use crate::model::{Cause, Timestamp};
+use crate::model::{Cause, Id, Timestamp};
 
 /// A store whose every commit says that it is there, and waits to be let through.
 struct Gate(Platter, UnboundedSender<()>, Receiver<()>);
 
 impl Store for Gate {
-    fn open(&mut self, now: Timestamp) -> Result<Found, Fault> {
-        self.0.open(now)
+    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault> {
+        self.0.open(known, now)
     }
-    fn read(&mut self, from: Position, rows: usize, bytes: usize) -> Result<Vec<Met>, Fault> {
-        self.0.read(from, rows, bytes)
+    fn read(
+        &mut self,
+        from: Position,
+        until: Option<Position>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<Met>, Fault> {
+        self.0.read(from, until, rows, bytes)
     }
     fn dead(&mut self, keys: &[i64]) -> Result<Vec<(i64, Dead)>, Fault> {
         self.0.dead(keys)

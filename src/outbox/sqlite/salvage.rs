@@ -1,0 +1,145 @@
+//! What can still be had of a damaged file: its rows, its ledger, its dead letters, and the epoch of its run.
+//!
+//! Its pages are gone through one by one, and what stands in them is put into the new file: no index and no inner page
+//! has to be whole for that, nor the first page. A message counts only with the right checksum. Rows of pages that are
+//! free are left, unless the list of free pages is damaged too: then what was acknowledged may be sent again, under its
+//! old id. It takes as long as reading the file once, and no more memory than a few pages.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Error};
+
+use super::super::ledger::{Loss, Record};
+use super::super::store::{Dead, Row, Run};
+use super::messages::checksum;
+use super::pages::{Field, Pages};
+use super::{Sqlite, losses, unsigned, write_run};
+use crate::model::{Cause, Id, Timestamp};
+
+/// How many pages' rows are put into the new file in one transaction.
+const BATCH: usize = 64;
+
+impl Sqlite {
+    /// Puts into the new file what the one that was set aside at `aside` still has, but for messages that memory has:
+    /// those in `known`. Gives how many messages that are.
+    pub(super) fn salvage(
+        &self,
+        connection: &mut Connection,
+        aside: &Path,
+        known: &HashSet<Id>,
+    ) -> Result<u64, Error> {
+        let Ok(file) = File::open(aside) else { return Ok(0) };
+        let mut log = aside.as_os_str().to_owned();
+        log.push("-wal");
+        let Ok(pages) = Pages::new(file, File::open(PathBuf::from(log)).ok()) else { return Ok(0) };
+        let free = pages.free();
+        let (mut messages, mut told, mut letters) = (0, 0, 0);
+        let mut run: Option<Run> = None;
+        // The first page has the schema.
+        let mut numbers = (2..=pages.count()).filter(|number| free.get(*number as usize) != Some(&true));
+        loop {
+            let batch: Vec<u32> = numbers.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let transaction = connection.transaction()?;
+            let mut has = transaction.prepare("SELECT 1 FROM messages WHERE position = ?1")?;
+            for page in batch.into_iter().filter_map(|number| pages.page(number)) {
+                let mut rows: Vec<Row> = Vec::new();
+                for (key, fields) in pages.rows(&page) {
+                    match read(key, &fields) {
+                        Some(Met::Message(row)) => {
+                            let epoch = row.id.epoch;
+                            let note = run.get_or_insert(Run { epoch, clean: true, saved: None });
+                            note.epoch = note.epoch.max(epoch);
+                            // Another version of its page may have had it.
+                            let fresh = rows.iter().all(|other| other.position != row.position);
+                            if fresh && !known.contains(&row.id) && !has.exists([row.position])? {
+                                rows.push(row);
+                            }
+                        }
+                        Some(Met::Loss(record)) => {
+                            losses::write(&transaction, told, Some(&record))?;
+                            told += 1;
+                        }
+                        Some(Met::Run(found)) => {
+                            let epoch = run.map_or(found.epoch, |known| known.epoch.max(found.epoch));
+                            run = Some(Run { epoch, ..found });
+                        }
+                        Some(Met::Dead(letter)) => {
+                            letters += 1;
+                            self.bury(&transaction, &[(letters, Some(letter))])?;
+                        }
+                        None => {}
+                    }
+                }
+                messages += self.insert(&transaction, &rows)? as u64;
+            }
+            drop(has);
+            transaction.commit()?;
+        }
+        if let Some(run) = run {
+            write_run(connection, &run)?;
+        }
+        Ok(messages)
+    }
+}
+
+/// What a row may be.
+enum Met {
+    Message(Row),
+    Loss(Record),
+    Run(Run),
+    Dead(Dead),
+}
+
+/// What a row is: the tables differ in how many columns they have.
+fn read(key: i64, fields: &[Field]) -> Option<Met> {
+    use Field::{Blob, Integer, Null, Text};
+    match fields {
+        [Null, Integer(epoch), Integer(sequence), Integer(sum), Blob(bytes)] => {
+            let id = Id { epoch: unsigned(*epoch), sequence: unsigned(*sequence) };
+            let right = checksum(*epoch, *sequence, bytes) == *sum;
+            right.then(|| Met::Message(Row { position: key, id, bytes: bytes.as_slice().into() }))
+        }
+        // What was saved has no checksum, and is not taken for good.
+        [Null, Integer(epoch), Integer(clean), Blob(_) | Null] if key == 0 => {
+            Some(Met::Run(Run { epoch: unsigned(*epoch), clean: *clean == 1, saved: None }))
+        }
+        [
+            Null,
+            Integer(epoch),
+            Integer(sequence),
+            Text(cause),
+            Text(reason),
+            Integer(at),
+            Integer(sum),
+            Blob(bytes),
+        ] => {
+            let id = Id { epoch: unsigned(*epoch), sequence: unsigned(*sequence) };
+            let right = checksum(*epoch, *sequence, bytes) == *sum;
+            let cause = Cause::from_name(cause)?;
+            let (bytes, reason, at) = (bytes.as_slice().into(), reason.as_str().into(), Timestamp(*at));
+            right.then_some(Met::Dead(Dead { id, bytes, cause, reason, at }))
+        }
+        [Null, Text(cause), device, messages, readings, first, last, epoch, sequence] => {
+            let device = match device {
+                Text(device) => Some(device.as_str().into()),
+                _ => None,
+            };
+            let integer = |field: &Field| if let Integer(number) = field { Some(*number) } else { None };
+            let count = |field: &Field| integer(field).map(unsigned);
+            let id = count(epoch).zip(count(sequence)).map(|(epoch, sequence)| Id { epoch, sequence });
+            let loss = Loss {
+                messages: count(messages),
+                readings: count(readings),
+                from: integer(first).map(Timestamp),
+                to: integer(last).map(Timestamp),
+            };
+            Some(Met::Loss(Record { cause: Cause::from_name(cause)?, device, loss, id }))
+        }
+        _ => None,
+    }
+}
