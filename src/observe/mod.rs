@@ -1,3 +1,4 @@
-//! What a person or a machine can see of the agent. It imports no stage.
+//! What a person or a machine can see of the agent, and how it is asked. It imports no stage.
 
+pub mod control;
 pub mod logs;
