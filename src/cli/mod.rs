@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 it failed at run time; 2 the command line is wrong (clap's); 78 the configuration is wrong
 //! (`EX_CONFIG` of `sysexits.h`), which systemd's `RestartPreventExitStatus` can tell from a failure that passes.
 
+mod buffer;
 mod check;
 mod init;
 mod run;
@@ -41,6 +42,14 @@ enum Command {
     /// Say what the configuration is, or everything that is wrong with it
     #[command(after_help = EXIT_CODES)]
     Check(Configured),
+    /// Look into the buffer of the weir that runs, or empty it
+    #[command(after_help = EXIT_CODES)]
+    Buffer {
+        #[command(flatten)]
+        arguments: Configured,
+        #[command(subcommand)]
+        what: buffer::Buffer,
+    },
     /// Print a configuration to start with
     #[command(after_help = EXIT_CODES)]
     Init,
@@ -50,7 +59,7 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 struct Configured {
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
     config: PathBuf,
 }
 
@@ -60,19 +69,23 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Buffer { arguments, what } => buffer::buffer(&arguments, what),
         Command::Init => init::init(),
     }
 }
 
 /// Loads the configuration, or explains on standard error why it cannot be.
 fn load(arguments: &Configured) -> Result<Loaded, ExitCode> {
-    config::load(&arguments.config).map_err(|problems| {
-        let (errors, _) = problems.count();
-        let errors = if errors == 1 { "1 error".into() } else { format!("{errors} errors") };
-        explain(&problems);
-        complain(&format!("{errors} in {}", problems.file().display()));
-        ExitCode::from(EX_CONFIG)
-    })
+    config::load(&arguments.config).map_err(|problems| refuse(&problems))
+}
+
+/// Explains on standard error why the configuration cannot be used.
+fn refuse(problems: &Problems) -> ExitCode {
+    let (errors, _) = problems.count();
+    let errors = if errors == 1 { "1 error".into() } else { format!("{errors} errors") };
+    explain(problems);
+    complain(&format!("{errors} in {}", problems.file().display()));
+    ExitCode::from(EX_CONFIG)
 }
 
 /// Shows problems on standard error, in colour where a person looks on.
@@ -90,12 +103,17 @@ fn complain(line: &str) {
 
 /// Prints to standard output. A reader that has gone away has read enough.
 fn print(text: &str) -> ExitCode {
+    print_more(text).err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Prints a part of something. An error is the code to exit with, for nobody takes more.
+fn print_more(text: &str) -> Result<(), ExitCode> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            complain(&format!("cannot write to standard output: {error}"));
-            ExitCode::FAILURE
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return ExitCode::SUCCESS;
         }
-        _ => ExitCode::SUCCESS,
-    }
+        complain(&format!("cannot write to standard output: {error}"));
+        ExitCode::FAILURE
+    })
 }

@@ -49,7 +49,7 @@ async fn serve(arguments: Configured) -> io::Result<ExitCode> {
 
 /// Runs `work` on this thread, and waits for nothing else: a name lookup that hangs, on a thread of its own, would
 /// hold up the end for as long as it hangs.
-fn to_its_end<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) fn to_its_end<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     // Where files are short, tokio panics for the want of its signals' pair. It has three more open by then.
     drop([UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

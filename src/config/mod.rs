@@ -98,6 +98,15 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     reader::read(path, source, &|name| std::env::var(name).ok())
 }
 
+/// Where the weir that runs by the file at `path` has its control socket. What is wrong with other tables is no matter:
+/// weir may run on by what the file said before.
+///
+/// # Errors
+/// Where the file cannot be read, or its `[gateway]`.
+pub fn runtime_dir(path: &Path) -> Result<PathBuf, Problems> {
+    reader::runtime_dir(path, text(path)?, &|name| std::env::var(name).ok())
+}
+
 fn text(path: &Path) -> Result<String, Problems> {
     let shown = path.display();
     let unreadable = |error: io::Error| {

@@ -41,6 +41,21 @@ pub(super) fn read(
     }
 }
 
+/// The runtime directory that `source` names, whatever is wrong with the rest of it.
+pub(super) fn runtime_dir(
+    file: &Path,
+    source: String,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<PathBuf, Problems> {
+    let mut findings = Findings::new(&source);
+    let text = parse::without_bare_keys(&mut findings);
+    let root = parse::parse(&text, &mut findings);
+    let mut reader = Reader { root, variable, findings };
+    let gateway = reader.gateway();
+    let list = reader.findings.finish();
+    gateway.map(|gateway| gateway.runtime_dir).ok_or(Problems { file: file.into(), source, list })
+}
+
 struct Reader<'f, 'v> {
     /// What is not yet read.
     root: DeTable<'f>,

@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
 
@@ -19,6 +20,18 @@ pub struct Id {
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.sequence)
+    }
+}
+
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once('-').and_then(|(epoch, sequence)| epoch.parse().ok().zip(sequence.parse().ok()));
+        let (epoch, sequence) =
+            parts.ok_or_else(|| format!("`{text}` is no id: one looks like 1795422500-1042"))?;
+        Ok(Self { epoch, sequence })
     }
 }
 
@@ -187,6 +200,15 @@ mod tests {
             late: 3,
         };
         assert_eq!(Message::from_bytes(&message.to_bytes()).unwrap(), message);
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_shown_and_nothing_else_is_one() {
+        let id = Id { epoch: 1_795_422_500, sequence: u64::MAX };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "1", "1-", "-1", "1-2-3", "1-x", "99999999999999999999-1"] {
+            assert!(wrong.parse::<Id>().unwrap_err().contains("is no id"), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! commits what is left, the open windows with it. Where another run begins anew at once, `forward` goes first: so
 //! nobody's port is closed while a broker is waited for.
 
+mod answers;
 pub mod backoff;
 mod channel;
 mod collect;
@@ -27,14 +28,16 @@ pub mod trouble;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::encode::Format;
+use crate::observe::control::Control;
 use crate::outbox::{Opened, Outbox};
 use crate::uplink::{AnyUplink, Look, Uplink};
 
+use answers::Answers;
 pub use channel::Progress;
 use channel::{Inlet, channel};
 use forward::Forward;
@@ -116,6 +119,9 @@ async fn run_once<U: Uplink>(
         "weir starts"
     );
 
+    // Ends with this.
+    let _answering = answer(&config, uplink(&config).gateway().ok(), &outbox);
+
     let (inlet, to_do) = channel(lasting.progress.clone());
     let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone());
     let processing = tokio::spawn(process::run(to_do, table, outbox.clone(), clock.clone()));
@@ -146,6 +152,23 @@ async fn run_once<U: Uplink>(
         );
     }
     next
+}
+
+/// Answers on the control socket, where there can be one. weir does its work without it too.
+fn answer(config: &Config, gateway: Option<Arc<str>>, outbox: &Outbox) -> JoinSet<()> {
+    let mut answering = JoinSet::new();
+    let runtime_dir = &config.gateway.runtime_dir;
+    match Control::open(runtime_dir) {
+        Ok(control) => {
+            let answers = Answers { outbox: outbox.clone(), format: config.format, gateway };
+            answering.spawn(control.serve(move |question, reply| answers.clone().answer(question, reply)));
+        }
+        Err(error) => tracing::warn!(
+            "no control socket in {}: {error} (commands such as `weir buffer` cannot ask this weir)",
+            runtime_dir.display()
+        ),
+    }
+    answering
 }
 
 fn rules(config: &Config) -> Rules {

@@ -104,6 +104,13 @@ impl Mosquitto {
         self.running.as_ref().map(Process::lines).unwrap_or_default()
     }
 
+    /// From its next start on this line is in its configuration, or no longer.
+    pub(crate) fn configure(&self, line: &str, there: bool) -> Result<()> {
+        let text = fs::read_to_string(&self.config)?.replace(&format!("{line}\n"), "");
+        let text = if there { format!("{text}{line}\n") } else { text };
+        Ok(fs::write(&self.config, text)?)
+    }
+
     /// From its next start on it logs no packets.
     pub(crate) fn quieten(&self) -> Result<()> {
         let text = fs::read_to_string(&self.config)?;

@@ -452,7 +452,7 @@ impl<'a> World<'a> {
         let faults = std::mem::take(&mut *self.faults.now());
         let (mut stored, mut from) = (BTreeSet::new(), Position::MIN);
         loop {
-            let rows = self.store.read(from, 100, usize::MAX).unwrap();
+            let rows = self.store.read(from, None, 100, usize::MAX).unwrap();
             let Some(Met::Row(last)) = rows.last() else { break };
             from = last.position + 1;
             for met in &rows {

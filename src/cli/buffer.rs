@@ -1,0 +1,104 @@
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::Configured;
+use crate::config;
+use crate::observe::control::{self, Question, Unanswered};
+
+/// What is done with the buffer.
+#[derive(Subcommand, Debug)]
+pub(super) enum Buffer {
+    /// Say how much waits, where, and what was lost in this run
+    Stats,
+    /// Print the first messages that wait, as they will be sent
+    Peek {
+        /// How many
+        #[arg(value_name = "COUNT", default_value_t = 10)]
+        count: u64,
+    },
+    /// Print all messages that wait, as JSON lines; they stay where they are
+    Export,
+    /// Lose all messages that wait; the loss is told upstream
+    Purge {
+        /// Do it: without this nothing is lost
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List what the broker refused for good, or send it again
+    DeadLetters {
+        /// Send these again, or all of them where no id is given
+        #[arg(long, value_name = "ID", num_args = 0..)]
+        send_again: Option<Vec<String>>,
+    },
+}
+
+pub(super) fn buffer(arguments: &Configured, what: Buffer) -> ExitCode {
+    let question = match what {
+        Buffer::Stats => Question::BufferStats,
+        Buffer::Peek { count } => Question::BufferMessages { most: Some(count) },
+        Buffer::Export => Question::BufferMessages { most: None },
+        Buffer::Purge { yes: false } => {
+            super::complain(
+                "purge loses every message that waits, and tells the loss upstream: `weir buffer export > FILE` keeps \
+                 them, `weir buffer purge --yes` does it",
+            );
+            return ExitCode::FAILURE;
+        }
+        Buffer::Purge { yes: true } => Question::BufferPurge,
+        Buffer::DeadLetters { send_again: None } => Question::DeadLetters,
+        Buffer::DeadLetters { send_again: Some(ids) } => {
+            Question::SendAgain { ids: (!ids.is_empty()).then_some(ids) }
+        }
+    };
+    let shown = |line: &str| match &question {
+        Question::BufferStats => table(line),
+        Question::BufferPurge => format!("{line} messages purged\n"),
+        Question::SendAgain { .. } => format!("{line} messages wait to be sent again\n"),
+        Question::BufferMessages { .. } | Question::DeadLetters => format!("{line}\n"),
+    };
+    let runtime_dir = match config::runtime_dir(&arguments.config) {
+        Ok(runtime_dir) => runtime_dir,
+        Err(problems) => return super::refuse(&problems),
+    };
+    let mut printed = Ok(());
+    let asked = super::run::to_its_end(async {
+        let print = |line: &str| {
+            printed = super::print_more(&shown(line));
+            printed.is_ok()
+        };
+        Ok(control::ask(&runtime_dir, &question, print).await)
+    });
+    let error = match asked {
+        Ok(Ok(())) => return printed.err().unwrap_or(ExitCode::SUCCESS),
+        Ok(Err(error)) => advise(&error),
+        Err(error) => error.to_string(),
+    };
+    super::complain(&error);
+    ExitCode::FAILURE
+}
+
+/// What went wrong, and what can be done.
+fn advise(error: &Unanswered) -> String {
+    let help = match error {
+        Unanswered::Nobody { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            ": ask as root, as the user weir, or as a member of its group"
+        }
+        Unanswered::Nobody { .. } => {
+            ": is it running (`systemctl status weir`), and with this file (`--config FILE`)?"
+        }
+        Unanswered::Refused(_) | Unanswered::CutOff => "",
+    };
+    format!("{error}{help}")
+}
+
+/// An object as a table for a person.
+fn table(line: &str) -> String {
+    let Ok(Value::Object(stats)) = serde_json::from_str(line) else { return format!("{line}\n") };
+    let row = |(key, value): (&String, &Value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{:<18}{value}\n", key.replace('_', " "))
+    };
+    stats.iter().map(row).collect()
+}

@@ -1,0 +1,121 @@
+//! `weir buffer` with the real binary: what it says of a running weir, and that it does as it says.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+mod support;
+
+use support::pty::Pty;
+use support::site::{Site, data};
+
+/// Asks the weir of the site.
+fn buffer(site: &Site, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.arg("buffer").args(arguments).arg("--config").arg(site.dir().join("gateway/weir.toml"));
+    command.env_remove("RUNTIME_DIRECTORY").output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn refused(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn serial(port: &Path) -> String {
+    format!(
+        "[sources.line]\ntype = 'serial'\nport = '{}'\ndecode = {{ type = 'json', device = 'dev' }}\n",
+        port.display()
+    )
+}
+
+fn stat(site: &Site, name: &str) -> String {
+    let stats = said(&buffer(site, &["stats"]));
+    let line = stats.lines().find(|line| line.starts_with(&format!("{name} "))).map(str::to_owned);
+    line.unwrap_or_else(|| format!("no {name} in {stats}")).split_whitespace().last().unwrap().to_owned()
+}
+
+/// Waits until `stats` says so.
+fn wait_for(site: &Site, name: &str, value: &str) {
+    for _ in 0..600 {
+        if stat(site, name) == value {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(stat(site, name), value, "{name}");
+}
+
+#[test]
+fn what_waits_is_shown_exported_in_order_and_purged_only_when_it_is_meant() {
+    let mut pty = Pty::open().unwrap();
+    let mut site = Site::new(&serial(pty.port()));
+    site.broker.stop().unwrap();
+    assert!(refused(&buffer(&site, &["stats"])).contains("no weir answers at"), "nobody runs yet");
+    site.agent.start_until("no connection").unwrap();
+    for n in 0..300 {
+        writeln!(pty, "{{\"dev\":\"d\",\"n\":{n}}}").unwrap();
+    }
+    wait_for(&site, "waiting", "300");
+
+    let peeked = said(&buffer(&site, &["peek", "3"]));
+    let numbers = |text: &str| -> Vec<i64> {
+        let line = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        text.lines().map(|text| line(text)["metrics"]["n"]["value"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(numbers(&peeked), [0, 1, 2]);
+    assert!(peeked.starts_with(r#"{"id":""#) && peeked.contains(r#""gateway":"gw-042""#), "{peeked}");
+    let exported = said(&buffer(&site, &["export"]));
+    assert_eq!(numbers(&exported), (0..300).collect::<Vec<_>>());
+    assert_eq!(stat(&site, "waiting"), "300", "looking takes nothing");
+
+    assert!(refused(&buffer(&site, &["purge"])).contains("--yes"));
+    assert_eq!(stat(&site, "waiting"), "300");
+    assert_eq!(said(&buffer(&site, &["purge", "--yes"])), "300 messages purged\n");
+    assert_eq!(stat(&site, "waiting"), "0");
+    writeln!(pty, "{{\"dev\":\"d\",\"n\":300}}").unwrap();
+    site.broker.restart().unwrap();
+    let told = site.gaps("the purge is told", |gaps| gaps.iter().any(|gap| gap["cause"] == "purged"));
+    assert_eq!(told.iter().filter_map(|gap| gap["messages"].as_u64()).sum::<u64>(), 300);
+    let arrived = site.data("what came after it arrives", |data| !data.is_empty());
+    assert_eq!(arrived[0]["metrics"]["n"]["value"], 300);
+}
+
+#[test]
+fn a_message_that_is_refused_for_good_lies_among_the_dead_letters_and_can_be_sent_again() {
+    let mut pty = Pty::open().unwrap();
+    let mut site = Site::new(&serial(pty.port()));
+    let limit = |site: &mut Site, there| {
+        site.broker.stop().unwrap();
+        site.broker.configure("max_packet_size 1100", there).unwrap();
+        site.broker.restart().unwrap();
+    };
+    limit(&mut site, true);
+    site.agent.start_until("connected").unwrap();
+    let metrics: Vec<String> = (0..100).map(|n| format!("\"metric-{n}\":{n}")).collect();
+    writeln!(pty, "{{\"dev\":\"d\",{}}}", metrics.join(",")).unwrap();
+    wait_for(&site, "dead letters", "1");
+    let letter: Value = serde_json::from_str(&said(&buffer(&site, &["dead-letters"]))).unwrap();
+    assert_eq!((&letter["device"], &letter["cause"]), (&"d".into(), &"too_large".into()));
+    assert!(letter["reason"].as_str().unwrap().contains("1100 bytes"), "{letter}");
+    assert!(refused(&buffer(&site, &["dead-letters", "--send-again", "nonsense"])).contains("is no id"));
+    let none = said(&buffer(&site, &["dead-letters", "--send-again", "1-1"]));
+    assert_eq!(none, "0 messages wait to be sent again\n");
+
+    limit(&mut site, false);
+    site.agent.wait_for("after").unwrap();
+    assert_eq!(said(&buffer(&site, &["dead-letters", "--send-again"])), "1 messages wait to be sent again\n");
+    let messages = site.subscriber.wait("it arrives", |messages| !data(messages).is_empty()).unwrap();
+    assert_eq!(data(&messages)[0]["id"], letter["id"], "under its own id");
+    wait_for(&site, "dead letters", "0");
+    let told = site.gaps("its loss was told", |gaps| !gaps.is_empty());
+    assert_eq!(told[0]["cause"], "too_large");
+}
