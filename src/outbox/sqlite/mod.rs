@@ -44,7 +44,8 @@ const PROGRAM: i64 = i64::from_be_bytes(*b"\0\0\0\0weir");
 /// The format that this file describes.
 const VERSION: i64 = 2;
 /// Bytes of a page.
-const PAGE: u64 = 4096;
+const PAGE_SIZE: u32 = 4096;
+const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages that messages leave free, for the ledger and the note of the run.
 const RESERVE: u64 = 64;
 /// How often in a row reading may fail before the file counts as damaged: a bad spot on a card does not heal.

@@ -12,10 +12,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::PAGE;
+use super::{PAGE, PAGE_SIZE};
 
 /// A page's bytes.
-const SIZE: usize = PAGE as usize;
+const SIZE: usize = PAGE_SIZE as usize;
 /// The leaf page of a table.
 const LEAF: u8 = 13;
 /// Bytes of the log's header, and of each frame's.
@@ -89,7 +89,7 @@ impl Pages {
             }
             *seen = true;
             let Some(page) = self.page(trunk) else { break };
-            let leaves = number(&page, 4).unwrap_or(0).min(PAGE as u32 / 4 - 2) as usize;
+            let leaves = number(&page, 4).unwrap_or(0).min(PAGE_SIZE / 4 - 2) as usize;
             for at in 0..leaves {
                 let leaf = number(&page, 8 + 4 * at).unwrap_or(0);
                 if let Some(leaf) = free.get_mut(leaf as usize) {
@@ -158,7 +158,7 @@ impl Pages {
             Some(0x377f_0683) => true,
             _ => return Ok(0),
         };
-        if number(&header, 8) != Some(PAGE as u32) {
+        if number(&header, 8) != Some(PAGE_SIZE) {
             return Ok(0);
         }
         let mut sum = checksum(&header[..24], (0, 0), big_endian);

@@ -17,7 +17,9 @@ use crate::units::Size;
 const PAGE: usize = 4096;
 /// No more of the messages of [`leave`] than this lie in one page.
 const IN_A_PAGE: usize = 50;
-const MESSAGES: u64 = 1_000;
+const MESSAGES: u32 = 1_000;
+/// The number of the first message that comes after those.
+const LATER: u64 = MESSAGES as u64;
 
 fn open(dir: &Path) -> Opened {
     let config = Config { durability: Durability::Always, max_bytes: Size(8 << 20), ..Config::default() };
@@ -27,7 +29,7 @@ fn open(dir: &Path) -> Opened {
 /// Leaves a file with messages, some of which go on in overflow pages; after a crash with a log beside it.
 async fn leave(dir: &Path, crash: bool) -> Vec<Id> {
     let outbox = open(dir).outbox;
-    for start in (0..MESSAGES).step_by(200) {
+    for start in (0..u64::from(MESSAGES)).step_by(200) {
         let some = (start..start + 200).map(|n| message(n, if n % 97 == 0 { 9_000 } else { 30 }));
         outbox.append(some.collect()).await;
         sleep(Duration::from_secs(2)).await;
@@ -69,18 +71,21 @@ async fn drain(outbox: &Outbox) -> (Vec<(Id, u64)>, Vec<Gap>) {
 /// Opens what is left in `dir`, and holds what comes out of it against `ids`. Gives how many messages are lost.
 async fn assert_salvaged(dir: &Path, ids: &[Id], what: &str) -> usize {
     let outbox = open(dir).outbox;
-    outbox.append((MESSAGES..MESSAGES + 5).map(|n| message(n, 20)).collect()).await;
+    outbox.append((LATER..LATER + 5).map(|n| message(n, 20)).collect()).await;
     let (all, gaps) = drain(&outbox).await;
     let mut seen = BTreeSet::new();
     let first: Vec<_> = all.iter().filter(|(id, _)| seen.insert(*id)).collect();
     assert!(first.is_sorted_by_key(|(_, number)| *number), "{what}: out of order");
     let old = &first[..first.len() - 5];
-    assert!(old.iter().all(|(id, number)| ids[*number as usize] == *id), "{what}: under other ids");
-    assert_eq!(first[first.len() - 1].1, MESSAGES + 4, "{what}: what came later follows");
+    assert!(
+        old.iter().all(|(id, number)| ids.get(usize::try_from(*number).unwrap()) == Some(id)),
+        "{what}: under other ids"
+    );
+    assert_eq!(first[first.len() - 1].1, LATER + 4, "{what}: what came later follows");
     let lost = ids.len() - old.len();
     let told = gaps.iter().any(|gap| gap.cause == Cause::Damaged);
     assert!(told || lost == 0, "{what}: {lost} lost, and only told: {gaps:?}");
-    outbox.append(vec![message(MESSAGES + 5, 20)]).await;
+    outbox.append(vec![message(LATER + 5, 20)]).await;
     outbox.close(None).await;
     let (rest, _) = drain(&open(dir).outbox).await;
     assert_eq!(rest.len(), 1, "{what}: the new file serves");
@@ -97,7 +102,7 @@ async fn g8_without_its_first_page_every_message_is_salvaged_and_counted() {
         bytes[..PAGE].fill(0);
         fs::write(&file, bytes).unwrap();
         let outbox = open(dir.path()).outbox;
-        assert_eq!(outbox.stats().salvaged.load(Ordering::Relaxed), MESSAGES, "after a crash: {crash}");
+        assert_eq!(outbox.stats().salvaged.load(Ordering::Relaxed), LATER, "after a crash: {crash}");
         assert!(outbox.epoch() > ids[0].epoch, "no id is given twice");
         let (all, gaps) = drain(&outbox).await;
         assert_eq!(all.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
@@ -164,7 +169,7 @@ async fn g8_random_pages_of_noise_cost_what_they_held() {
     for seed in seeds() {
         let mut random = fastrand::Rng::with_seed(seed);
         // After an orderly stop and after a crash by turns: then a log lies beside the file.
-        let (from, ids) = &pristine[seed as usize % 2];
+        let (from, ids) = &pristine[usize::from(seed % 2 == 1)];
         let dir = tempfile::tempdir().unwrap();
         let pages = random.usize(1..6);
         for name in ["outbox.db", "outbox.db-wal"] {
