@@ -93,6 +93,15 @@ impl Ages {
         (self.apart, self.changed) = (true, true);
     }
 
+    /// Notes that from `first` on, before all that was adopted, rows may come to stand that were appended as late as
+    /// `since`. What is adopted counts as no older: age rises from row to row.
+    pub(super) fn precede(&mut self, first: Position, since: Since) {
+        for mark in &mut self.marks {
+            (mark.since, mark.wall) = (mark.since.max(since), None);
+        }
+        self.marks.push_front(Noted { position: first, since, wall: None });
+    }
+
     /// Translates wall times, once the clock is trusted.
     pub(super) fn trust(&mut self, stamp: Stamp) {
         if !stamp.synced || self.is_certain() {
@@ -238,6 +247,16 @@ mod tests {
         assert_eq!(later.expired_below(0), 1);
         assert_eq!(later.expired_below(3_999 + STEP as i64), 1);
         assert_eq!(later.expired_below(4_000 + STEP as i64), Position::MAX);
+    }
+
+    #[test]
+    fn what_comes_to_stand_before_an_older_file_is_not_taken_for_as_old() {
+        let mut ages = ages();
+        ages.adopt(vec![(0, Some(Timestamp(WALL)))], 0, 3, 5_000);
+        ages.precede(-2, 4_000);
+        ages.trust(stamp(6_000, WALL + 10 * MAX as i64, true));
+        assert_eq!(ages.expired_below((4_000 + STEP + MAX) as i64 - 1), Position::MIN);
+        assert_eq!(ages.expired_below((5_000 + STEP + MAX) as i64), Position::MAX);
     }
 
     #[test]

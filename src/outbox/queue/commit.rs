@@ -34,8 +34,11 @@ impl Queue {
     /// The next commit; or, where rows are to be lost that are not in memory, their reading.
     pub(super) fn commit(&mut self, stamp: Stamp) -> Job {
         let now = stamp.monotonic;
-        if let Some(read) = self.clear_head(now) {
-            return read;
+        // The note of the run comes first: no id may be given before its epoch is stored.
+        if !self.run_due {
+            if let Some(read) = self.clear_head(now) {
+                return read;
+            }
         }
         let (mut rows, need, all) = self.unstored();
         self.writing_all = all;

@@ -81,6 +81,9 @@ impl Queue {
         self.hungry = found.first < found.end;
         (self.settled, self.settled_bytes, self.settled_since) = (0, 0, None);
         self.ages.adopt(found.marks, found.first, found.end, ages::since(now));
+        if let Some(since) = self.out.values().map(|entry| entry.since).max() {
+            self.ages.precede(found.first.saturating_sub(count), since);
+        }
         for entry in &self.tail {
             self.ages.note(entry.position, entry.since, found.first);
         }

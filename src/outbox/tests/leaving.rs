@@ -110,6 +110,18 @@ async fn age_counts_over_a_restart_by_a_trusted_clock_and_never_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g4_the_epoch_is_stored_before_anything_expires_that_is_old_at_the_start() {
+    let platter = Platter::new(1 << 20);
+    let (outbox, _) = open_at(&platter, hour(ALWAYS), WALL, true);
+    outbox.append(messages(0..5)).await;
+    sleep(Duration::from_secs(2)).await;
+    drop(outbox);
+    let (outbox, _) = open_at(&platter, hour(ALWAYS), WALL + 24 * 3_600_000, true);
+    let stored = platter.look().run.as_ref().map(|run| run.epoch);
+    assert_eq!(stored, Some(outbox.epoch()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn g6_a_full_buffer_that_drops_the_newest_keeps_what_it_had() {
     let row = message(0, 20).to_bytes().len() as u64 + 40;
     let platter = Platter::new(10 * row + row / 2);
