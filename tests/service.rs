@@ -292,3 +292,24 @@ fn a_backlog_that_another_state_dir_leaves_behind_is_warned_of() {
     assert!(site.agent.log().iter().any(|line| left(line) && line.contains(&*dir.to_string_lossy())));
     assert!(site.agent.terminate().unwrap().success());
 }
+
+#[test]
+fn a_reload_to_an_uplink_that_cannot_connect_is_refused_and_the_one_that_works_goes_on() {
+    let mut pty = Pty::open().unwrap();
+    let mut site = Site::new(&serial(pty.port()));
+    let systemd = Systemd::of(&mut site);
+    site.agent.start_until("connected").unwrap();
+    assert!(systemd.hears_of_a_change().starts_with("READY=1\n"));
+    let file = site.dir().join("gateway/weir.toml");
+    let right = fs::read_to_string(&file).unwrap();
+    fs::write(&file, right.replace("client.key", "nobody.key")).unwrap();
+    assert!(systemd.reload(&site.agent).contains("refused"));
+    site.agent.wait_for("nobody.key is not there yet").unwrap();
+    writeln!(pty, "{{\"n\":1}}").unwrap();
+    site.data("a reading arrives all the same", |data| !data.is_empty());
+    // The same file, and what it names is gone: that is no reason to refuse a change of something else.
+    fs::write(&file, right.replace("baud = 115200", "baud = 9600")).unwrap();
+    fs::remove_file(site.dir().join("client.key")).unwrap();
+    assert!(systemd.reload(&site.agent).contains("reloaded"));
+    assert!(site.agent.terminate().unwrap().success());
+}

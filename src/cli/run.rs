@@ -12,6 +12,7 @@ use super::service::{self, Systemd, Told};
 use crate::config::Config;
 use crate::observe::logs::{self, Log};
 use crate::pipeline::{self, Order, Progress};
+use crate::uplink;
 
 /// Runs the agent on this thread until it is told to stop.
 pub(super) fn run(arguments: &Configured) -> ExitCode {
@@ -42,7 +43,9 @@ async fn serve(arguments: Configured) -> io::Result<ExitCode> {
     beside.spawn(service::keep_watch(orders.clone(), progress.clone(), systemd.clone()));
     beside.spawn(async move { while hear.send(signals.next().await).await.is_ok() {} });
     let tell = move |told: &Told| systemd.tell(told);
-    beside.spawn(listen(heard, move || read_again(&arguments, &log), orders, is_ready, tell));
+    let mut uplink = loaded.config.uplink.clone();
+    let read = move || read_again(&arguments, &log, &mut uplink);
+    beside.spawn(listen(heard, read, orders, is_ready, tell));
     pipeline::run(loaded.config, told, ready, progress).await;
     Ok(ExitCode::SUCCESS)
 }
@@ -155,14 +158,24 @@ async fn done(under_way: &mut Option<(oneshot::Receiver<()>, Told)>) -> bool {
     }
 }
 
-/// What the file says now; `None` where it is wrong. The log follows it at once.
-fn read_again(arguments: &Configured, log: &Log) -> Option<Config> {
+/// What the file says now; `None` where it is wrong, or where it would have weir leave the `uplink` that it has for one
+/// that cannot connect. The log follows it at once.
+fn read_again(arguments: &Configured, log: &Log, uplink: &mut uplink::Config) -> Option<Config> {
+    let file = arguments.config.display();
     let Ok(loaded) = super::load(arguments) else {
-        let file = arguments.config.display();
         tracing::error!("{file} is refused for what is wrong with it: weir goes on as before");
         return None;
     };
     super::explain(&loaded.warnings);
+    if loaded.config.uplink != *uplink {
+        if let Some((key, what)) = loaded.config.uplink.absent().first() {
+            tracing::error!(
+                "{file} is refused, as its [uplink] cannot connect: `{key}`: {what}: weir goes on as before"
+            );
+            return None;
+        }
+        *uplink = loaded.config.uplink.clone();
+    }
     if let Err(error) = log.change(loaded.config.log) {
         tracing::warn!("the log goes on as before: {error}");
     }

@@ -28,6 +28,7 @@ mod amqtt;
 mod backlog;
 mod ciphers;
 mod clock;
+mod damage;
 mod disk;
 mod poison;
 mod rabbitmq;
