@@ -10,11 +10,11 @@ use crate::setting;
 use crate::support::pty::Pty;
 use crate::support::site::{Site, data, gaps};
 
-/// How many of each kind of damage every run can afford; `WEIR_DAMAGES` asks for more, `WEIR_SEED` for one.
-const CASES: u64 = 10;
+/// How many of each kind of damage are tried; `WEIR_DAMAGES` asks for more, `WEIR_SEED` for one.
+const CASES: u64 = 100;
 const PAGE: usize = 4096;
 /// No more messages than this lie in a page.
-const IN_A_PAGE: usize = 50;
+const IN_A_PAGE: usize = 70;
 const MESSAGES: u64 = 600;
 
 fn seeds() -> Vec<u64> {
