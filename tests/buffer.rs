@@ -65,6 +65,9 @@ fn what_waits_is_shown_exported_in_order_and_purged_only_when_it_is_meant() {
         writeln!(pty, "{{\"dev\":\"d\",\"n\":{n}}}").unwrap();
     }
     wait_for(&site, "waiting", "300");
+    let mut twin = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let twin = twin.arg("run").arg("--config").arg(site.dir().join("gateway/weir.toml")).output().unwrap();
+    assert!(refused(&twin).contains("another weir runs"), "{twin:?}");
 
     let peeked = said(&buffer(&site, &["peek", "3"]));
     let numbers = |text: &str| -> Vec<i64> {
@@ -77,9 +80,29 @@ fn what_waits_is_shown_exported_in_order_and_purged_only_when_it_is_meant() {
     assert_eq!(numbers(&exported), (0..300).collect::<Vec<_>>());
     assert_eq!(stat(&site, "waiting"), "300", "looking takes nothing");
 
+    // A file that is torn must not have another weir be asked.
+    let torn = site.dir().join("torn.toml");
+    std::fs::write(&torn, "[gateway\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = command.args(["buffer", "purge", "--yes", "--config"]).arg(&torn).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    // What the whole agent stands on changes: the new run answers as the one before.
+    let file = site.dir().join("gateway/weir.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for size in ["200MiB", "201MiB", "202MiB"] {
+        std::fs::write(&file, format!("{text}\n[buffer]\nmax_bytes = '{size}'\n")).unwrap();
+        let reloads = || site.agent.log().iter().filter(|line| line.contains("reloaded")).count();
+        let before = reloads();
+        site.agent.hang_up().unwrap();
+        while reloads() == before {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(stat(&site, "waiting"), "300", "{size}");
+    }
+
     assert!(refused(&buffer(&site, &["purge"])).contains("--yes"));
     assert_eq!(stat(&site, "waiting"), "300");
-    assert_eq!(said(&buffer(&site, &["purge", "--yes"])), "300 messages purged\n");
+    assert_eq!(said(&buffer(&site, &["purge", "--yes"])), "purged: 300\n");
     assert_eq!(stat(&site, "waiting"), "0");
     writeln!(pty, "{{\"dev\":\"d\",\"n\":300}}").unwrap();
     site.broker.restart().unwrap();
@@ -108,11 +131,11 @@ fn a_message_that_is_refused_for_good_lies_among_the_dead_letters_and_can_be_sen
     assert!(letter["reason"].as_str().unwrap().contains("1100 bytes"), "{letter}");
     assert!(refused(&buffer(&site, &["dead-letters", "--send-again", "nonsense"])).contains("is no id"));
     let none = said(&buffer(&site, &["dead-letters", "--send-again", "1-1"]));
-    assert_eq!(none, "0 messages wait to be sent again\n");
+    assert_eq!(none, "put back into the queue: 0\n");
 
     limit(&mut site, false);
     site.agent.wait_for("after").unwrap();
-    assert_eq!(said(&buffer(&site, &["dead-letters", "--send-again"])), "1 messages wait to be sent again\n");
+    assert_eq!(said(&buffer(&site, &["dead-letters", "--send-again"])), "put back into the queue: 1\n");
     let messages = site.subscriber.wait("it arrives", |messages| !data(messages).is_empty()).unwrap();
     assert_eq!(data(&messages)[0]["id"], letter["id"], "under its own id");
     wait_for(&site, "dead letters", "0");

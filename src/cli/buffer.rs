@@ -54,8 +54,8 @@ pub(super) fn buffer(arguments: &Configured, what: Buffer) -> ExitCode {
     };
     let shown = |line: &str| match &question {
         Question::BufferStats => table(line),
-        Question::BufferPurge => format!("{line} messages purged\n"),
-        Question::SendAgain { .. } => format!("{line} messages wait to be sent again\n"),
+        Question::BufferPurge => format!("purged: {line}\n"),
+        Question::SendAgain { .. } => format!("put back into the queue: {line}\n"),
         Question::BufferMessages { .. } | Question::DeadLetters => format!("{line}\n"),
     };
     let runtime_dir = match config::runtime_dir(&arguments.config) {
@@ -98,7 +98,7 @@ fn table(line: &str) -> String {
     let Ok(Value::Object(stats)) = serde_json::from_str(line) else { return format!("{line}\n") };
     let row = |(key, value): (&String, &Value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{:<18}{value}\n", key.replace('_', " "))
+        format!("{:<22}{value}\n", key.replace('_', " "))
     };
     stats.iter().map(row).collect()
 }

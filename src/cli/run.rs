@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::Configured;
 use super::service::{self, Systemd, Told};
 use crate::config::Config;
+use crate::observe::control;
 use crate::observe::logs::{self, Log};
 use crate::pipeline::{self, Order, Progress};
 use crate::uplink;
@@ -33,6 +34,16 @@ async fn serve(arguments: Configured) -> io::Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     super::explain(&loaded.warnings);
+    let runtime_dir = &loaded.config.gateway.runtime_dir;
+    // Two by one file would throw each other off the broker for ever.
+    if control::is_answered(runtime_dir) {
+        super::complain(&format!(
+            "another weir runs with the runtime_dir {}: stop it, or give this one a `runtime_dir` and a `state_dir` of its \
+             own",
+            runtime_dir.display()
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
     let log = logs::init(loaded.config.log)?;
 
     let (orders, told) = mpsc::channel(ORDERS);

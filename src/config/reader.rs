@@ -41,7 +41,7 @@ pub(super) fn read(
     }
 }
 
-/// The runtime directory that `source` names, whatever is wrong with the rest of it.
+/// The runtime directory that `source` names, if that can be told: whatever its other tables say.
 pub(super) fn runtime_dir(
     file: &Path,
     source: String,
@@ -53,7 +53,11 @@ pub(super) fn runtime_dir(
     let mut reader = Reader { root, variable, findings };
     let gateway = reader.gateway();
     let list = reader.findings.finish();
-    gateway.map(|gateway| gateway.runtime_dir).ok_or(Problems { file: file.into(), source, list })
+    let problems = Problems { file: file.into(), source, list };
+    match gateway {
+        Some(gateway) if problems.count().0 == 0 => Ok(gateway.runtime_dir),
+        _ => Err(problems),
+    }
 }
 
 struct Reader<'f, 'v> {

@@ -85,6 +85,12 @@ impl Reply {
     }
 }
 
+/// Whether a weir answers at the socket in `runtime_dir`.
+#[must_use]
+pub fn is_answered(runtime_dir: &Path) -> bool {
+    net::UnixStream::connect(runtime_dir.join(NAME)).is_ok()
+}
+
 /// The open socket. Dropped, it is removed.
 #[derive(Debug)]
 pub struct Control {

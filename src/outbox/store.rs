@@ -75,6 +75,8 @@ pub(super) struct Found {
     pub(super) space: Space,
     /// The note of the run before; `None` where there was none.
     pub(super) run: Option<Run>,
+    /// Whether the file was made just now, so that there was no run before.
+    pub(super) fresh: bool,
     /// The losses that were not told yet, by key.
     pub(super) losses: Vec<(i64, Record)>,
     /// The dead letters, by key.

@@ -20,6 +20,8 @@ pub(super) struct Device {
     pub(super) watermark: Option<Timestamp>,
     /// Monotonic time of its last reading.
     pub(super) heard: Duration,
+    /// Windows that start earlier may have been sent already; see [`super::series::Source`].
+    back_since: Timestamp,
 }
 
 /// A device's windows under one entry, in one kind of time.
@@ -51,10 +53,11 @@ struct Series {
 }
 
 impl Device {
-    /// One without series.
-    pub(super) fn new(name: &str) -> Self {
+    /// One without series, of a source that has been back since then, where it was gone.
+    pub(super) fn new(name: &str, back_since: Option<Timestamp>) -> Self {
         let (series, groups) = (BTreeMap::new(), Vec::new());
-        Self { name: name.into(), series, groups, watermark: None, heard: Duration::ZERO }
+        let back_since = back_since.unwrap_or(Timestamp(i64::MIN));
+        Self { name: name.into(), series, groups, watermark: None, heard: Duration::ZERO, back_since }
     }
 
     /// How many series it has.
@@ -201,7 +204,8 @@ impl Device {
             windows.group.advance(until);
             if windows.group.first_end(&entry.shape).is_some_and(|end| end <= until) {
                 let owner = Owner { source, device: &self.name, window: &entry.name, era: None };
-                let (since, before) = (terms.since(windows.entry, Told::ByDevice), messages.len());
+                let since = terms.since(windows.entry, Told::ByDevice).max(self.back_since);
+                let before = messages.len();
                 windows.group.close(&entry.shape, owner, until, since, synced, messages);
                 self.mark_shared(at, &mut messages[before..]);
             }
@@ -265,8 +269,8 @@ impl Device {
                 continue;
             }
             let entry = &terms.rules.windows[windows.entry];
-            let (told, since, before) =
-                (windows.told, terms.since(windows.entry, windows.told), messages.len());
+            let (told, before) = (windows.told, messages.len());
+            let since = terms.since(windows.entry, told).max(self.back_since);
             let owner = Owner { source, device: &self.name, window: &entry.name, era: terms.era(told) };
             match told {
                 Told::ByArrival => {

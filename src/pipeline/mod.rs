@@ -119,8 +119,7 @@ async fn run_once<U: Uplink>(
         "weir starts"
     );
 
-    // Ends with this.
-    let _answering = answer(&config, uplink(&config).gateway().ok(), &outbox);
+    let mut answering = answer(&config, uplink(&config).gateway().ok(), &outbox);
 
     let (inlet, to_do) = channel(lasting.progress.clone());
     let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone());
@@ -142,6 +141,8 @@ async fn run_once<U: Uplink>(
         Some(table) => save(table, &outbox, &clock).await,
         None => None,
     };
+    // The next run's socket takes the place of this one's.
+    answering.shutdown().await;
     outbox.close(saved).await;
     stats::log(&process_stats, &outbox.stats(), &forward_stats);
     let left = outbox.stats().waiting();

@@ -76,6 +76,8 @@ pub(super) struct Terms {
     /// No window is due before this monotonic time.
     wake_at: Option<Duration>,
     known: usize,
+    /// Sources that were taken out of the file, of which one may come back.
+    gone: Vec<Arc<str>>,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -84,7 +86,12 @@ pub(super) struct Source {
     pub(super) name: Arc<str>,
     places: HashMap<Box<str>, usize>,
     pub(super) devices: Vec<Device>,
+    /// When it came back, where it was gone: what it sent before is forgotten, and may be sent again.
+    back_since: Option<Timestamp>,
 }
+
+/// How many sources that are gone are remembered.
+const GONE_MAX: usize = 1_000;
 
 impl SeriesTable {
     /// An empty table. `era` is that of this boot's provisional times, where it has had any.
@@ -92,7 +99,17 @@ impl SeriesTable {
     pub fn new(rules: Rules, now: Stamp, era: Option<Era>, stats: Arc<Stats>) -> Self {
         let running_since = rules.windows.iter().map(|_| now.wall).collect();
         let (line, sent_before) = (Line::new(now), Sent::default());
-        let terms = Terms { rules, running_since, line, era, sent_before, wake_at: None, known: 0, stats };
+        let terms = Terms {
+            rules,
+            running_since,
+            line,
+            era,
+            sent_before,
+            wake_at: None,
+            known: 0,
+            gone: Vec::new(),
+            stats,
+        };
         Self { sources: Vec::new(), terms }
     }
 
@@ -104,6 +121,7 @@ impl SeriesTable {
         let mut table = Self::new(rules, now, self.terms.era, self.terms.stats.clone());
         (table.terms.line, table.terms.sent_before) =
             (self.terms.line.clone(), self.terms.sent_before.clone());
+        table.terms.gone = std::mem::take(&mut self.terms.gone);
         let (old, new) = (&self.terms.rules, &table.terms.rules);
         // An entry takes what its filters let through and no entry before it has taken.
         let as_before = old.windows.iter().zip(&new.windows).take_while(|(old, new)| old == new).count();
@@ -123,6 +141,9 @@ impl SeriesTable {
         let mut source = sources.swap_remove(place);
         source.close_all(terms, messages);
         terms.forget(source.devices.iter().map(Device::series).sum());
+        if !terms.gone.contains(&source.name) && terms.gone.len() < GONE_MAX {
+            terms.gone.push(source.name);
+        }
     }
 
     /// Takes what a source brought, and adds the messages that come of it to `messages`.
@@ -131,6 +152,9 @@ impl SeriesTable {
         self.close_by(arrival, messages);
         let Self { sources, terms } = self;
         let source = Source::of(sources, source);
+        if source.devices.is_empty() && terms.gone.contains(&source.name) {
+            source.back_since = Some(arrival.wall);
+        }
         terms.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
         let before = messages.len();
         let mut passing = Passing::default();
@@ -280,7 +304,8 @@ impl Source {
         let known = sources.iter().position(|source| *source.name == *name);
         let place = known.unwrap_or(sources.len());
         if known.is_none() {
-            sources.push(Self { name: name.into(), places: HashMap::new(), devices: Vec::new() });
+            let (places, devices) = (HashMap::new(), Vec::new());
+            sources.push(Self { name: name.into(), places, devices, back_since: None });
         }
         &mut sources[place]
     }
@@ -303,7 +328,7 @@ impl Source {
         }
         let place = self.devices.len();
         self.places.insert(device.into(), place);
-        self.devices.push(Device::new(device));
+        self.devices.push(Device::new(device, self.back_since));
         Some(place)
     }
 }

@@ -106,7 +106,12 @@ impl Queue {
             self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
         }
         // A file that was damaged in this run has this run's own note.
-        if found.run.is_some_and(|run| !run.clean && run.epoch != self.epoch) {
+        let crashed = match found.run {
+            Some(run) => !run.clean && run.epoch != self.epoch,
+            // Its first run ended before its note was kept, or the note is lost.
+            None => !found.fresh,
+        };
+        if crashed {
             if found.first < found.end {
                 self.check_from(found.first, now);
             }

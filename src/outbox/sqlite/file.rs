@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Error, OpenFlags};
@@ -32,7 +32,8 @@ impl Sqlite {
     }
 
     /// Sees that a file is there which may be opened, and makes one where there is none.
-    pub(super) fn provide(&self) -> Result<(), Fault> {
+    /// Whether it had to.
+    pub(super) fn provide(&self) -> Result<bool, Fault> {
         let file = self.path.display();
         let failed = |error: io::Error| {
             Fault::Failed(format!(
@@ -49,7 +50,7 @@ impl Sqlite {
             Ok(found) if found.len() % PAGE != 0 && fs::metadata(self.beside("-wal")).is_err() => {
                 Err(Fault::Corrupt(format!("{file} is cut off in the middle of a page")))
             }
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(false),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             Err(_) if self.path.is_symlink() => {
                 Err(Fault::Failed(format!("cannot open {file}: it is a link to a file that is not there")))
@@ -57,8 +58,14 @@ impl Sqlite {
             Err(_) if self.beside("-wal").exists() => {
                 Err(Fault::Corrupt(format!("{file} is gone, and its log is not")))
             }
-            Err(_) => self.create().map_err(failed),
+            Err(_) => self.create().map(|()| true).map_err(failed),
         }
+    }
+
+    /// Which file has the name now: device and inode.
+    pub(super) fn which(&self) -> Option<(u64, u64)> {
+        let found = fs::metadata(&self.path).ok()?;
+        Some((found.dev(), found.ino()))
     }
 
     /// Makes the file, for its owner only. It has its name only when it is complete: a file that is empty under its

@@ -48,6 +48,8 @@ const PAGE_SIZE: u32 = 4096;
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages that messages leave free, for the ledger and the note of the run.
 const RESERVE: u64 = 64;
+/// No row stands as far from zero as this.
+const FARTHEST: Position = 1 << 62;
 /// How often in a row reading may fail before the file counts as damaged: a bad spot on a card does not heal.
 const READS_MAX: u32 = 5;
 
@@ -60,6 +62,8 @@ pub(super) struct Sqlite {
     /// Pages that the file may have.
     pages_max: u64,
     connection: Option<Connection>,
+    /// Which file that is.
+    which: Option<(u64, u64)>,
     /// Whether the file is known to be damaged, so that opening must set it aside.
     damaged: bool,
     reads_failed: u32,
@@ -81,6 +85,7 @@ impl Sqlite {
             log_max,
             pages_max,
             connection: None,
+            which: None,
             damaged: false,
             reads_failed: 0,
             dead_max: Self::dead_max(max_bytes),
@@ -143,6 +148,9 @@ impl Sqlite {
             Ok(first.zip(last))
         })?;
         let (first, end) = ends.map_or((0, 0), |(first, last)| (first, last.saturating_add(1)));
+        if first < -FARTHEST || end > FARTHEST {
+            return Err(faults::corrupt("rows stand where none can"));
+        }
         let run = connection
             .query_row("SELECT epoch, clean, saved FROM run", [], |row| {
                 Ok(Run { epoch: unsigned(row.get(0)?), clean: row.get(1)?, saved: row.get(2)? })
@@ -151,7 +159,17 @@ impl Sqlite {
         let dead = dead::all(connection)?;
         self.dead_bytes = dead.iter().map(|kept| kept.bytes as u64).sum();
         let (losses, marks) = (losses::all(connection)?, marks::all(connection)?);
-        Ok(Found { first, end, space: self.space(connection)?, run, losses, dead, marks, set_aside: None })
+        Ok(Found {
+            first,
+            end,
+            space: self.space(connection)?,
+            run,
+            fresh: false,
+            losses,
+            dead,
+            marks,
+            set_aside: None,
+        })
     }
 
     fn transact(&mut self, connection: &mut Connection, commit: &Commit) -> Result<Committed, Error> {
@@ -195,7 +213,7 @@ impl Sqlite {
     }
 
     fn open_once(&mut self) -> Result<Found, Fault> {
-        self.provide()?;
+        let fresh = self.provide()?;
         let format = |connection: &Connection| {
             let program = number(connection, "PRAGMA application_id")?;
             Ok((program, number(connection, "PRAGMA user_version")?))
@@ -215,7 +233,8 @@ impl Sqlite {
         }
         let found = self.prepare(&connection, version).map_err(|error| self.fault("open", &error))?;
         self.connection = Some(connection);
-        Ok(found)
+        self.which = self.which();
+        Ok(Found { fresh, ..found })
     }
 }
 
@@ -232,7 +251,7 @@ impl Store for Sqlite {
             self.salvage(&mut connection, &path, known).and_then(|s| Ok((s, self.found(&connection)?)));
         self.connection = Some(connection);
         let (salvaged, found) = result.map_err(|error| self.fault("salvage messages into", &error))?;
-        Ok(Found { set_aside: Some(SetAside { path, salvaged }), ..found })
+        Ok(Found { fresh: true, set_aside: Some(SetAside { path, salvaged }), ..found })
     }
 
     fn read(
@@ -268,6 +287,12 @@ impl Store for Sqlite {
         let Some(mut connection) = self.connection.take() else {
             return Err(Fault::Failed(format!("{} is not open", self.path.display())));
         };
+        // What is written to a file that nobody can find any more is lost.
+        if self.which() != self.which {
+            self.damaged = true;
+            let gone = format!("{} was deleted or moved away under weir", self.path.display());
+            return Err(Fault::Corrupt(gone));
+        }
         let result = self.transact(&mut connection, commit);
         self.connection = Some(connection);
         result.map_err(|error| self.fault("write to", &error))

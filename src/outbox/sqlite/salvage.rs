@@ -15,7 +15,7 @@ use super::super::ledger::{Loss, Record};
 use super::super::store::{Dead, Row, Run};
 use super::messages::checksum;
 use super::pages::{Field, Pages};
-use super::{Sqlite, losses, unsigned, write_run};
+use super::{FARTHEST, Sqlite, losses, unsigned, write_run};
 use crate::model::{Cause, Id, Timestamp};
 
 /// How many pages' rows are put into the new file in one transaction.
@@ -102,7 +102,8 @@ fn read(key: i64, fields: &[Field]) -> Option<Met> {
         [Null, Integer(epoch), Integer(sequence), Integer(sum), Blob(bytes)] => {
             let id = Id { epoch: unsigned(*epoch), sequence: unsigned(*sequence) };
             let right = checksum(*epoch, *sequence, bytes) == *sum;
-            right.then(|| Met::Message(Row { position: key, id, bytes: bytes.as_slice().into() }))
+            let near = (-FARTHEST..FARTHEST).contains(&key);
+            (right && near).then(|| Met::Message(Row { position: key, id, bytes: bytes.as_slice().into() }))
         }
         // What was saved has no checksum, and is not taken for good.
         [Null, Integer(epoch), Integer(clean), Blob(_) | Null] if key == 0 => {

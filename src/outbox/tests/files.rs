@@ -462,3 +462,50 @@ fn a_buffer_that_is_too_small_is_refused_with_the_least_size() {
     assert_eq!(config.problems(), [("max_age", "`max_age` must be at least 1s".to_owned())]);
     assert!(Config::default().problems().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_file_that_is_deleted_under_it_is_told_as_damaged_and_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path()).outbox;
+    outbox.append(messages(0..400, 20)).await;
+    sleep(Duration::from_secs(5)).await;
+    for name in names(dir.path()) {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    outbox.append(messages(400..410, 20)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(names(dir.path()).contains(&"outbox.db".into()), "{:?}", names(dir.path()));
+    outbox.close(None).await;
+    let outbox = open(dir.path()).outbox;
+    let told = gaps(&outbox).await;
+    assert!(told.iter().any(|gap| gap.cause == Cause::Damaged && gap.messages.is_none()), "{told:?}");
+    let left = numbers(&drain(&outbox).await);
+    assert!(left.ends_with(&(400..410).collect::<Vec<_>>()), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_crash_is_told_where_the_note_of_the_run_is_lost_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path()).outbox;
+    outbox.append(messages(0..10, 20)).await;
+    sleep(Duration::from_secs(5)).await;
+    drop(outbox);
+    sleep(Duration::from_secs(1)).await;
+    fs::write(dir.path().join("outbox.db-wal"), "").unwrap();
+    let told = gaps(&open(dir.path()).outbox).await;
+    assert_eq!(told.iter().map(|gap| gap.cause).collect::<Vec<_>>(), [Cause::Crash]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_a_row_where_none_can_stand_costs_one_file_and_not_one_after_another() {
+    let dir = tempfile::tempdir().unwrap();
+    leave_ten(dir.path()).await;
+    let connection = Connection::open(dir.path().join("outbox.db")).unwrap();
+    connection.execute("UPDATE messages SET position = ?1 WHERE position = 9", [i64::MAX]).unwrap();
+    drop(connection);
+    let outbox = open(dir.path()).outbox;
+    outbox.append(messages(10..12, 20)).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(numbers(&drain(&outbox).await), [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]);
+    assert_eq!(names(dir.path()).iter().filter(|name| name.contains("damaged")).count(), 1);
+}

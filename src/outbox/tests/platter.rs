@@ -74,6 +74,7 @@ impl Store for Platter {
             end: content.rows.last_key_value().map_or(0, |(position, _)| position + 1),
             space: content.space(),
             run: content.run.clone(),
+            fresh: content.run.is_none(),
             losses: content.losses.clone().into_iter().collect(),
             dead: content
                 .dead

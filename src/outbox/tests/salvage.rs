@@ -113,6 +113,31 @@ async fn g8_without_its_first_page_every_message_is_salvaged_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g8_what_only_the_log_has_is_salvaged_too_after_it_was_folded_in_and_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path()).outbox;
+    const MANY: u64 = 20_000;
+    for start in (0..MANY).step_by(500) {
+        outbox.append((start..start + 500).map(|n| message(n, 30)).collect()).await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    drop(outbox);
+    sleep(Duration::from_secs(1)).await;
+    let file = dir.path().join("outbox.db");
+    let mut bytes = fs::read(&file).unwrap();
+    fastrand::Rng::with_seed(1).fill(&mut bytes[..512]);
+    fs::write(&file, bytes).unwrap();
+    let outbox = open(dir.path()).outbox;
+    let (all, _) = drain(&outbox).await;
+    assert_eq!(
+        all.len() as u64,
+        MANY,
+        "of which {} were salvaged",
+        outbox.stats().salvaged.load(Ordering::Relaxed)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn g7_losses_that_were_not_told_yet_are_salvaged() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path()).outbox;

@@ -116,7 +116,11 @@ impl Forward {
                             }
                             error
                         }
-                        Ended::Renewed { .. } if link.is_steady(self.clock.monotonic()) => continue,
+                        Ended::Renewed { .. } if link.is_steady(self.clock.monotonic()) => {
+                            // That was no trouble.
+                            link = Trouble::new(self.clock.monotonic());
+                            continue;
+                        }
                         // One that holds for moments only is a failure in all but name: it must not become a flood.
                         Ended::Renewed { useful } => {
                             let pause = if useful { Backoff::FLOOR } else { backoff.wait() };

@@ -363,6 +363,22 @@ fn a_source_that_is_forgotten_sends_its_windows_as_partial_and_makes_room_for_ot
 }
 
 #[test]
+fn a_source_that_is_forgotten_and_comes_back_in_mid_window_sends_it_again_as_partial_and_the_next_whole() {
+    for time in [None, Some(23_000)] {
+        let (mut table, _) = table(ten_seconds());
+        let mut messages = Vec::new();
+        table.take("line-1", &temperature(22_000, time), &mut messages);
+        table.forget("line-1", &mut messages);
+        messages.clear();
+        table.take("line-1", &temperature(24_000, time.map(|time| time + 1_000)), &mut messages);
+        table.take("line-1", &temperature(36_000, time.map(|_| 36_000)), &mut messages);
+        table.take("line-1", &temperature(48_000, time.map(|_| 48_000)), &mut messages);
+        assert_eq!(starts(&messages), [("line-1".into(), 20_000, 1), ("line-1".into(), 30_000, 1)]);
+        assert!(is_partial(&messages[0]) && !is_partial(&messages[1]), "{time:?}");
+    }
+}
+
+#[test]
 fn saved_windows_that_are_damaged_are_refused_without_harm() {
     let (mut before, _) = table(ten_seconds());
     before.take("line-1", &temperature(12_000, None), &mut Vec::new());

@@ -28,6 +28,8 @@ struct Entry {
     /// When it was given, on the monotonic clock.
     given: Duration,
     ids: Vec<Id>,
+    /// Whether a PUBREC is due for it: with QoS 2, once.
+    received_due: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,8 @@ impl Flight {
 
     /// Takes a publication, given at `now`; [`Flight::release`] says when it may go.
     pub(super) fn give(&mut self, packet: Packet, ids: Vec<Id>, now: Duration) {
-        self.held.push_back((Entry { packet_id: 0, given: now, ids }, packet));
+        let received_due = packet.qos == Qos::ExactlyOnce;
+        self.held.push_back((Entry { packet_id: 0, given: now, ids, received_due }, packet));
     }
 
     /// The next publication that may go, and its packet id: 0 with QoS 0. The caller sends it at once.
@@ -98,9 +101,10 @@ impl Flight {
         }
     }
 
-    /// Whether `packet_id` was sent and is unanswered.
-    pub(super) fn awaits(&self, packet_id: u16) -> bool {
-        self.sent.iter().any(|entry| entry.packet_id == packet_id)
+    /// The other side has received `packet_id`. Whether that was due, and is to be answered: a flood of it is not.
+    pub(super) fn received(&mut self, packet_id: u16) -> bool {
+        let entry = self.sent.iter_mut().find(|entry| entry.packet_id == packet_id);
+        entry.is_some_and(|entry| std::mem::take(&mut entry.received_due))
     }
 
     /// The other side has taken `packet_id`.
@@ -196,6 +200,18 @@ mod tests {
             flight.acknowledged(packet_id);
             assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(sequence)])));
         }
+    }
+
+    #[test]
+    fn that_it_was_received_is_answered_once_and_with_qos_2_only() {
+        let mut flight = Flight::new(10);
+        flight.give(packet(Qos::ExactlyOnce), vec![id(1)], Duration::ZERO);
+        flight.give(packet(Qos::AtLeastOnce), vec![id(2)], Duration::ZERO);
+        while flight.release().is_some() {}
+        assert!(flight.received(1));
+        assert!(!flight.received(1) && !flight.received(2) && !flight.received(3));
+        flight.acknowledged(1);
+        assert_eq!(flight.next(), Some(Event::Acknowledged(vec![id(1)])));
     }
 
     proptest! {

@@ -115,7 +115,7 @@ impl Session {
         match heard {
             Heard::Acknowledged(packet_id) => self.flight.acknowledged(packet_id),
             Heard::Received(packet_id) => {
-                if self.flight.awaits(packet_id) {
+                if self.flight.received(packet_id) {
                     self.link.release(packet_id);
                 }
             }

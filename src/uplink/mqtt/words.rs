@@ -226,20 +226,23 @@ fn closes_on_a_message(failure: &Failure) -> bool {
             let closed = [K::ConnectionReset, K::ConnectionAborted, K::BrokenPipe, K::UnexpectedEof];
             closed.contains(&cause.kind()) && tls::within(cause).is_none()
         }
-        Failure::Dismissed(code, _) => matches!(
+        // It has its own reasons, whatever it was sent.
+        Failure::Dismissed(code, _) => !matches!(
             code,
-            D::UnspecifiedError
-                | D::MalformedPacket
-                | D::ProtocolError
-                | D::ImplementationSpecificError
-                | D::NotAuthorized
-                | D::TopicFilterInvalid
-                | D::TopicNameInvalid
-                | D::PacketTooLarge
-                | D::PayloadFormatInvalid
-                | D::RetainNotSupported
-                | D::QoSNotSupported
+            D::ServerBusy
+                | D::ServerShuttingDown
+                | D::KeepAliveTimeout
+                | D::SessionTakenOver
+                | D::MessageRateTooHigh
+                | D::QuotaExceeded
+                | D::AdministrativeAction
+                | D::UseAnotherServer
+                | D::ServerMoved
+                | D::ConnectionRateExceeded
+                | D::MaximumConnectTime
         ),
+        // An answer that MQTT does not know may be its answer to that message.
+        Failure::Protocol(_) => true,
         _ => false,
     }
 }
@@ -345,16 +348,22 @@ mod tests {
         assert!(closed(Failure::Closed));
         assert!(closed(broken(libc::ECONNRESET)) && closed(broken(libc::EPIPE)));
         assert!(closed(Failure::Io(io::ErrorKind::UnexpectedEof.into())));
-        for code in [D::PacketTooLarge, D::MalformedPacket, D::ProtocolError, D::NotAuthorized] {
+        assert!(closed(Failure::Protocol("an answer that MQTT does not know".into())));
+        for code in [
+            D::PacketTooLarge,
+            D::MalformedPacket,
+            D::ProtocolError,
+            D::NotAuthorized,
+            D::ReceiveMaximumExceeded,
+            D::NormalDisconnection,
+        ] {
             assert!(closed(Failure::Dismissed(code, None)), "{code:?}");
         }
         for code in [
-            D::NormalDisconnection,
             D::ServerBusy,
             D::ServerShuttingDown,
             D::KeepAliveTimeout,
             D::SessionTakenOver,
-            D::ReceiveMaximumExceeded,
             D::MessageRateTooHigh,
             D::QuotaExceeded,
             D::AdministrativeAction,
