@@ -122,7 +122,8 @@ impl Message {
     /// The compact form: CBOR with numbered fields.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        // Enough for a window of a metric or two: growing there from nothing would take longer than writing it.
+        let mut bytes = Vec::with_capacity(256);
         let written = minicbor::encode(self, &mut bytes);
         debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
         bytes
