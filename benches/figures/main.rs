@@ -10,12 +10,17 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "what is measured here is the machine's own time")]
 
+mod appends;
+mod backlog;
 mod coap;
 mod disk;
+mod drain;
 mod idle;
 mod kernel;
 mod load;
 mod million;
+mod offline;
+mod rows;
 mod site;
 mod start;
 #[path = "../../tests/support/mod.rs"]
@@ -54,6 +59,12 @@ enum Figure {
     Disk,
     /// CoAP requests a second
     Coap,
+    /// Messages a second into the buffer
+    Appends,
+    /// Messages a second from a backlog to the broker
+    Drain,
+    /// Bytes written to the disk in an outage, and the file's size
+    Offline,
 }
 
 /// How much is measured.
@@ -65,6 +76,9 @@ struct Extent {
     requests: u64,
     starts: usize,
     disk: Duration,
+    appends: usize,
+    drains: usize,
+    windows: usize,
 }
 
 impl Extent {
@@ -78,6 +92,9 @@ impl Extent {
                 requests: 300_000,
                 starts: 15,
                 disk: Duration::from_secs(60).mul_f64(arguments.minutes),
+                appends: 50_000,
+                drains: 100_000,
+                windows: 360,
             }
         } else {
             let short = Duration::from_millis(200);
@@ -89,6 +106,9 @@ impl Extent {
                 requests: 1_000,
                 starts: 1,
                 disk: short,
+                appends: 1_000,
+                drains: 1_000,
+                windows: 6,
             }
         }
     }
@@ -108,6 +128,9 @@ fn main() -> Result<()> {
             Figure::Start => start::measure(&extent),
             Figure::Disk => disk::measure(&extent),
             Figure::Coap => coap::measure(&extent),
+            Figure::Appends => appends::measure(&extent),
+            Figure::Drain => drain::measure(&extent),
+            Figure::Offline => offline::measure(&extent),
         }?;
     }
     Ok(())
