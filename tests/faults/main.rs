@@ -17,10 +17,10 @@
 mod support;
 
 // What they count with.
-mod counted;
-mod counter;
+mod coap_counter;
 mod plant;
 mod probe;
+mod serial_counter;
 mod verdict;
 
 // The families.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use crate::counter::{Answer, Asked, Counter};
+use crate::coap_counter::{Answer, Asked, Counter};
 use crate::support::agent::Agent;
 use crate::support::link::Link;
 use crate::support::mosquitto::{Message, Subscriber};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::counted::{Account, Counter, account};
+use super::serial_counter::{Account, Counter, account};
 use super::support::agent::Agent;
 use super::support::mosquitto::{Mosquitto, Subscriber};
 use super::support::pki::{Authority, Files, Identity, Valid};

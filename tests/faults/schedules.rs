@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::counter::{Answer, Asked, Counter};
+use crate::coap_counter::{Answer, Asked, Counter};
 use crate::probe::Probe;
 use crate::support::link::Link;
 use crate::support::site::{self, Site};

@@ -14,7 +14,7 @@ use weir::model::{Kind, Publication, Timestamp};
 use weir::uplink::mqtt::Mqtt;
 use weir::uplink::{Session as _, Uplink as _};
 
-use super::counted::{Counter, account};
+use super::serial_counter::{Counter, account};
 use super::support::agent::Agent;
 use super::support::broker::{Broker, Guard, Seen};
 use super::support::mosquitto::Mosquitto;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::counter::{Answer, Asked};
+use crate::coap_counter::{Answer, Asked};
 
 /// A SIGKILL, and what was on the disk then.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ struct Entry {
     /// When it was given, on the monotonic clock.
     given: Duration,
     ids: Vec<Id>,
-    /// Whether a PUBREC is due for it: with QoS 2, once.
+    /// Whether its PUBREC is still to come: with QoS 2, once.
     received_due: bool,
 }
 
