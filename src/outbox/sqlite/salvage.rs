@@ -4,15 +4,19 @@
 //! has to be whole for that, nor the first page. A message counts only with the right checksum. Rows of pages that are
 //! free are left, unless the list of free pages is damaged too: then what was acknowledged may be sent again, under its
 //! old id. It takes as long as reading the file once, and no more memory than a few pages.
+//!
+//! Positions begin anew once nothing waits, so a row of a free page may claim the place of one that waits. The later id
+//! has it, and the other goes before all: it was acknowledged, or it is a dead letter on its second way, which keeps no
+//! order.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, OptionalExtension};
 
 use super::super::ledger::{Loss, Record};
-use super::super::store::{Dead, Row, Run};
+use super::super::store::{Dead, Position, Row, Run};
 use super::messages::checksum;
 use super::pages::{Field, Pages};
 use super::{FARTHEST, Sqlite, losses, unsigned, write_run};
@@ -20,6 +24,8 @@ use crate::model::{Cause, Id, Timestamp};
 
 /// How many pages' rows are put into the new file in one transaction.
 const BATCH: usize = 64;
+/// From here on upwards lie rows that have lost their place, until all are known.
+const DISPLACED: Position = -FARTHEST / 2;
 
 impl Sqlite {
     /// Puts into the new file what the one that was set aside at `aside` still has, but for messages that memory has:
@@ -36,6 +42,7 @@ impl Sqlite {
         let Ok(pages) = Pages::new(file, File::open(PathBuf::from(log)).ok()) else { return Ok(0) };
         let free = pages.free();
         let (mut messages, mut told, mut letters) = (0, 0, 0);
+        let mut displaced = DISPLACED;
         let mut run: Option<Run> = None;
         // The first page has the schema.
         let mut numbers = (2..=pages.count()).filter(|number| free.get(*number as usize) != Some(&true));
@@ -45,7 +52,6 @@ impl Sqlite {
                 break;
             }
             let transaction = connection.transaction()?;
-            let mut has = transaction.prepare("SELECT 1 FROM messages WHERE position = ?1")?;
             for page in batch.into_iter().filter_map(|number| pages.page(number)) {
                 let mut rows: Vec<Row> = Vec::new();
                 for (key, fields) in pages.rows(&page) {
@@ -54,10 +60,10 @@ impl Sqlite {
                             let epoch = row.id.epoch;
                             let note = run.get_or_insert(Run { epoch, clean: true, saved: None });
                             note.epoch = note.epoch.max(epoch);
-                            // Another version of its page may have had it.
+                            // A page has each position once.
                             let fresh = rows.iter().all(|other| other.position != row.position);
-                            if fresh && !known.contains(&row.id) && !has.exists([row.position])? {
-                                rows.push(row);
+                            if fresh && !known.contains(&row.id) {
+                                rows.extend(place(&transaction, row, &mut displaced)?);
                             }
                         }
                         Some(Met::Loss(record)) => {
@@ -77,13 +83,43 @@ impl Sqlite {
                 }
                 messages += self.insert(&transaction, &rows)? as u64;
             }
-            drop(has);
             transaction.commit()?;
+        }
+        if displaced > DISPLACED {
+            let before = "SELECT coalesce(min(position), 0) FROM messages WHERE position >= ?1";
+            let first: Position = connection.query_row(before, [displaced], |row| row.get(0))?;
+            let shift = "UPDATE messages SET position = position + ?1 WHERE position < ?2";
+            connection.execute(shift, [first - displaced, displaced])?;
         }
         if let Some(run) = run {
             write_run(connection, &run)?;
         }
         Ok(messages)
+    }
+}
+
+/// `row` with the place that it gets beside what is there; `None` where it is there already. Another that has to make
+/// way is moved.
+fn place(connection: &Connection, row: Row, displaced: &mut Position) -> Result<Option<Row>, Error> {
+    let mut there = connection.prepare("SELECT epoch, sequence FROM messages WHERE position = ?1")?;
+    let there = there.query_row([row.position], |row| {
+        Ok(Id { epoch: unsigned(row.get(0)?), sequence: unsigned(row.get(1)?) })
+    });
+    match there.optional()? {
+        None => Ok(Some(row)),
+        // Another version of its page had it.
+        Some(id) if id == row.id => Ok(None),
+        Some(id) if id < row.id => {
+            let aside = "UPDATE messages SET position = ?1 WHERE position = ?2";
+            connection.execute(aside, [*displaced, row.position])?;
+            *displaced += 1;
+            Ok(Some(row))
+        }
+        Some(_) => {
+            let position = *displaced;
+            *displaced += 1;
+            Ok(Some(Row { position, ..row }))
+        }
     }
 }
 

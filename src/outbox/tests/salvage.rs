@@ -211,3 +211,35 @@ async fn g8_random_pages_of_noise_cost_what_they_held() {
         assert!(lost <= pages * IN_A_PAGE, "seed {seed}: {lost} lost by {pages} pages");
     }
 }
+
+/// What the first outage left is delivered, and its pages are free; a second outage then begins at the same positions.
+#[tokio::test(start_paused = true)]
+async fn g1_rows_of_pages_that_were_free_take_no_place_of_those_that_wait_where_the_first_page_is_damaged() {
+    for crash in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path()).outbox;
+        first.append((0..1_500).map(|n| message(n, 30)).collect()).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(drain(&first).await.0.len(), 1_500);
+        first.close(None).await;
+        drop(first);
+        sleep(Duration::from_secs(1)).await;
+        let second = open(dir.path()).outbox;
+        second.append((5_000..5_700).map(|n| message(n, 30)).collect()).await;
+        sleep(Duration::from_secs(5)).await;
+        if !crash {
+            second.close(None).await;
+        }
+        drop(second);
+        sleep(Duration::from_secs(1)).await;
+        let file = dir.path().join("outbox.db");
+        let mut bytes = fs::read(&file).unwrap();
+        fastrand::Rng::with_seed(1).fill(&mut bytes[..512]);
+        fs::write(&file, bytes).unwrap();
+        let (all, _) = drain(&open(dir.path()).outbox).await;
+        let fresh: Vec<_> = all.iter().map(|(_, number)| *number).filter(|number| *number >= 5_000).collect();
+        assert_eq!(fresh, (5_000..5_700).collect::<Vec<_>>(), "after a crash: {crash}");
+        let repeated = all.iter().filter(|(_, number)| *number < 1_500).count();
+        assert_eq!(repeated + fresh.len(), all.len(), "and else only what was sent before, under its old id");
+    }
+}
