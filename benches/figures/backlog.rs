@@ -33,5 +33,6 @@ pub(crate) fn window(number: usize, devices: usize) -> Message {
         synced: true,
         era: None,
         ahead: None,
+        told: None,
     }
 }

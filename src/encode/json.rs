@@ -180,6 +180,7 @@ mod tests {
             synced: true,
             era: None,
             ahead: None,
+            told: None,
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "gw-042", &message, &mut payload);
@@ -206,6 +207,7 @@ mod tests {
             synced: false,
             era: None,
             ahead: None,
+            told: None,
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "g", &message, &mut payload);

@@ -66,6 +66,9 @@ pub struct Message {
     /// How many readings bore a time too far ahead and were given that of their arrival; `None` for none.
     #[n(7)]
     pub ahead: Option<u64>,
+    /// Whether its loss was told upstream already: it was given up, and is sent again. `None` for no.
+    #[n(8)]
+    pub told: Option<bool>,
 }
 
 /// What a message says of its time.
@@ -191,6 +194,7 @@ mod tests {
             synced: false,
             era: Some(Era(u64::MAX)),
             ahead: Some(2),
+            told: Some(true),
         };
         assert_eq!(Message::from_bytes(&message.to_bytes()).unwrap(), message);
         message.body = Body::Window {
@@ -223,10 +227,11 @@ mod tests {
             synced: false,
             era: Some(Era(1)),
             ahead: Some(1),
+            told: Some(true),
         };
         let mut bytes = message.to_bytes();
-        assert_eq!(bytes[0], 0x88, "an array of eight");
-        bytes[0] = 0x89;
+        assert_eq!(bytes[0], 0x89, "an array of nine");
+        bytes[0] = 0x8a;
         bytes.push(0x18);
         bytes.push(0x2a);
         assert_eq!(Message::from_bytes(&bytes).unwrap(), message);
@@ -252,6 +257,7 @@ mod tests {
             synced: false,
             era: Some(Era(7)),
             ahead: Some(1),
+            told: None,
         };
         let older: Older = minicbor::decode(&message.to_bytes()).unwrap();
         assert_eq!((older.readings, older.synced), (3, false));
@@ -277,6 +283,7 @@ mod tests {
             synced: false,
             era: Some(Era(7)),
             ahead: None,
+            told: None,
         };
         let before = message.clone();
         message.shift(Shift { era: Era(8), by: 5 });

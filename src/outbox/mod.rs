@@ -8,6 +8,9 @@
 //! - A message leaves it by [`Outbox::acknowledge`], or by a loss that is entered in the ledger and told as a [`Gap`].
 //!   One that is given up is a dead letter from the very commit on that enters its loss: the last thousand are kept,
 //!   for a person to look at and to send again.
+//! - A loss is told once: when the message is given up. Whatever becomes of a dead letter after that tells nothing more:
+//!   that it is forgotten, or sent again and refused, evicted, expired or purged. So of what was told, that one was not
+//!   lost after all which arrives; a receiver knows it by its id.
 //! - Messages are first handed out in the order of appending, over spills and restarts. After a crash, and when they
 //!   are put back, they are handed out again under their old ids.
 //! - What is not acknowledged is on the disk `spill_after` + `commit_every` after it was appended, or `commit_every`
@@ -73,7 +76,7 @@ pub struct Config {
     pub max_age: Duration,
     /// What is lost where there is no room.
     pub when_full: WhenFull,
-    /// While less than this is free on the disk, the database does not grow. The log may.
+    /// So much stays free on the disk: the database grows only where it and its log leave that.
     pub min_free: Size,
     /// How long a message may be unacknowledged in memory under [`Durability::WhenOffline`].
     #[serde(deserialize_with = "units::duration")]
@@ -399,6 +402,22 @@ impl Outbox {
         // One that found no room is a dead letter still.
         let queue = shared.queue();
         moved.iter().filter(|id| !queue.is_dead(**id)).count() as u64
+    }
+
+    /// Forgets dead letters for good, and tells how many were there. Their loss was told when they were given up. Comes
+    /// back once the disk has forgotten them; where it takes no writes, at once.
+    pub async fn forget_dead_letters(&self, ids: &[Id]) -> u64 {
+        let ids = ids.to_vec();
+        let Some(count) = self.ask(|answer| Ask::Forget { ids, answer }).await else { return 0 };
+        self.shared.wait(&self.shared.ready, |queue| queue.is_forgotten().then_some(())).await;
+        count
+    }
+
+    /// How long the message has waited, or been on its way, that has done so for longest; of what an earlier run left,
+    /// as far as is known.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        self.shared.queue().oldest(self.shared.clock.monotonic())
     }
 
     /// The answer to a question; `None` where the outbox closes.

@@ -54,6 +54,7 @@ impl Passing {
             synced,
             era,
             ahead: None,
+            told: None,
         });
         message.readings += 1;
         if ahead {

@@ -366,5 +366,6 @@ fn summary(
         synced: open.synced,
         era: if open.synced { None } else { owner.era },
         ahead: (ahead > 0).then_some(ahead),
+        told: None,
     })
 }

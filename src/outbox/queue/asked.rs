@@ -11,7 +11,7 @@ use tokio::sync::oneshot::Sender;
 
 use super::super::store::{AHEAD, Dead, Fault, Job, Kept, Met, Position, Row};
 use super::{Closing, Queue};
-use crate::model::Id;
+use crate::model::{Id, Message};
 
 /// A part of the queue: messages in their compact form, and where to look on.
 pub(in super::super) type Part = (Vec<(Id, Arc<[u8]>)>, Option<Position>);
@@ -25,6 +25,8 @@ pub(in super::super) enum Ask {
     DeadLetters { after: Option<Id>, limit: usize, answer: Sender<(Vec<Dead>, Option<Id>)> },
     /// Has the first of these sent again. How many those were, and which were there.
     SendAgain { ids: Vec<Id>, answer: Sender<(usize, Vec<Id>)> },
+    /// Forgets these dead letters. How many were there.
+    Forget { ids: Vec<Id>, answer: Sender<u64> },
 }
 
 impl Queue {
@@ -54,6 +56,7 @@ impl Queue {
                     self.dig_for(&self.dead.after(*after, *limit, AHEAD.1).0)
                 }
                 Ask::SendAgain { ids, .. } => self.dig_for(&self.first_of(ids).1),
+                Ask::Forget { .. } => None,
             };
             if job.is_some() {
                 return job;
@@ -61,6 +64,11 @@ impl Queue {
             self.answer(None, Vec::new(), now);
         }
         None
+    }
+
+    /// Whether the disk has forgotten the dead letters that it was to forget, or cannot just now.
+    pub(in super::super) fn is_forgotten(&self) -> bool {
+        !self.forgetting || !self.disk.is_up() || !matches!(self.closing, Closing::No)
     }
 
     fn look_for(&self, from: Position, limit: usize) -> Option<Job> {
@@ -140,9 +148,11 @@ impl Queue {
                 let mut moved = Vec::new();
                 for Kept { key, id, .. } in found {
                     let dead = self.dead.fresh(key).cloned().or_else(|| letters.remove(&key));
-                    if let Some(dead) = dead.filter(|dead| dead.bytes.len() <= self.settings.message_max) {
+                    let bytes = dead.as_ref().map(|dead| told(&dead.bytes));
+                    let bytes = bytes.filter(|bytes| bytes.len() <= self.settings.message_max);
+                    if let Some((dead, bytes)) = dead.zip(bytes) {
                         self.dead.take(key);
-                        let position = self.push(id, Arc::clone(&dead.bytes), now);
+                        let position = self.push(id, bytes, now);
                         self.revived.insert(position, (key, dead));
                         moved.push(id);
                     }
@@ -150,6 +160,18 @@ impl Queue {
                 self.bound_memory(now);
                 self.count();
                 drop(answer.send((count, moved)));
+            }
+            Ask::Forget { ids, answer } => {
+                let mut count = 0;
+                for id in ids {
+                    if let Some(Kept { key, .. }) = self.dead.get(id) {
+                        self.dead.delete(key);
+                        count += 1;
+                    }
+                }
+                self.forgetting |= count > 0;
+                self.count();
+                let _ = answer.send(count);
             }
         }
     }
@@ -184,5 +206,13 @@ impl Queue {
             part.push((id, bytes));
         }
         (part, (!whole).then_some(end))
+    }
+}
+
+/// A message in its compact form, with the mark that its loss was told.
+fn told(bytes: &[u8]) -> Arc<[u8]> {
+    match Message::from_bytes(bytes) {
+        Ok(message) => Message { told: Some(true), ..message }.to_bytes().into(),
+        Err(_) => bytes.into(),
     }
 }

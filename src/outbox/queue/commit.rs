@@ -169,6 +169,7 @@ impl Queue {
         self.run_due = false;
         if self.writing_all {
             self.revived.clear();
+            self.forgetting = false;
         }
         let all = self.tail.is_empty() && self.out.values().all(|entry| entry.stored);
         if self.writing_last && all {

@@ -89,6 +89,7 @@ impl Queue {
         }
         // Those that were sent again were in memory only, and are in no file.
         self.revived.clear();
+        self.forgetting = false;
         let dropped = self.dead.adopt(found.dead);
         self.unburied(dropped);
         self.purge_below = Position::MIN;
@@ -221,6 +222,7 @@ impl Queue {
         self.salvaging = true;
         (self.reading, self.check, self.evicting) = (None, None, false);
         self.revived.clear();
+        self.forgetting = false;
         self.dead.forget();
         self.purge_below = Position::MIN;
         (self.next_read, self.stored_end) = (Position::MIN, Position::MIN);

@@ -15,9 +15,10 @@ use crate::model::{Cause, Message};
 const CLEAR_MAX: usize = if cfg!(test) { 10 } else { 4_000 };
 
 impl Queue {
-    /// Enters a message in its compact form as lost.
+    /// Enters a message in its compact form as lost; not one that was given up before, for that told its loss.
     pub(super) fn lose(&mut self, cause: Cause, bytes: &[u8], now: Duration) {
         match Message::from_bytes(bytes) {
+            Ok(Message { told: Some(true), .. }) => {}
             Ok(message) => self.ledger.lose(cause, Some(&message.device), Loss::of(&message), now),
             Err(_) => self.ledger.lose(Cause::Damaged, None, Loss::UNREADABLE, now),
         }
@@ -140,6 +141,14 @@ impl Queue {
             }
         }
         self.lose_tail(0..tail, Cause::Expired, now);
+    }
+
+    /// How long the message has waited that has waited for longest.
+    pub(in super::super) fn oldest(&self, now: Duration) -> Option<Duration> {
+        let memory = self.out.values().chain(self.tail.front()).map(|entry| entry.since).min();
+        let disk = (self.cursor() < self.stored_end).then(|| self.ages.since(self.cursor()));
+        let since = memory.into_iter().chain(disk).min()?;
+        Some(Duration::from_millis(u64::try_from(ages::since(now).saturating_sub(since)).unwrap_or(0)))
     }
 
     fn lose_tail(&mut self, range: std::ops::Range<usize>, cause: Cause, now: Duration) {

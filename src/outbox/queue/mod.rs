@@ -133,6 +133,8 @@ pub(super) struct Queue {
     dead: DeadLetters,
     /// The dead letters that are to be sent again, by where they stand now, until a commit has them there.
     revived: BTreeMap<Position, (i64, Dead)>,
+    /// Whether dead letters are to be forgotten that the disk may still have.
+    forgetting: bool,
     asks: VecDeque<Ask>,
     /// Whether the last job was for one of those.
     asked_last: bool,
@@ -180,6 +182,7 @@ impl Queue {
             purge_below: Position::MIN,
             dead: DeadLetters::new(settings.dead_max),
             revived: BTreeMap::new(),
+            forgetting: false,
             asks: VecDeque::new(),
             asked_last: false,
             settings,

@@ -241,7 +241,8 @@ impl Queue {
         let losses = self.ledger.unwritten_since().map(|since| since.saturating_add(commit_every));
         let seal = self.ledger.open_since().map(|since| since.saturating_add(commit_every));
         let seal = seal.filter(|_| self.gaps_wanted);
-        let now = self.run_due || self.tail_bytes >= self.settings.memory_soft || !self.revived.is_empty();
+        let ordered = !self.revived.is_empty() || self.forgetting;
+        let now = self.run_due || self.tail_bytes >= self.settings.memory_soft || ordered;
         let all = [spill, delete, losses, seal, self.clear_at(), now.then_some(Duration::ZERO)];
         all.into_iter().flatten().min().map(|at| at.max(earliest))
     }

@@ -285,6 +285,88 @@ async fn dead_letters_wait_in_memory_for_a_disk_that_is_not_there_and_can_be_sen
 }
 
 #[tokio::test(start_paused = true)]
+async fn g7_a_loss_is_told_once_whatever_becomes_of_the_dead_letter() {
+    let platter = Platter::new(1 << 20);
+    let mut outbox = open(platter.clone(), hour(ALWAYS)).outbox;
+    outbox.append(messages(0..3)).await;
+    let out = taken(&outbox).await;
+    for outgoing in &out {
+        outbox.give_up(outgoing.id, Cause::Refused, "no");
+    }
+    let told = gaps(&outbox).await;
+    assert_eq!(count(&told, Cause::Refused), 3);
+    told.iter().for_each(|gap| outbox.acknowledge_gap(gap.id));
+    for restart in [false, true] {
+        // Refused again; waiting for too long; purged.
+        assert_eq!(outbox.send_again(&ids(&out)).await, 3);
+        if restart {
+            drop(outbox);
+            sleep(Duration::from_secs(1)).await;
+            outbox = open(platter.clone(), hour(ALWAYS)).outbox;
+        }
+        let again = taken(&outbox).await;
+        assert_eq!(numbers(&again), [0, 1, 2]);
+        for outgoing in &again {
+            outbox.give_up(outgoing.id, Cause::Poison, "no");
+        }
+        let losses = gaps(&outbox).await;
+        assert!(losses.iter().all(|gap| gap.cause == Cause::Crash), "{losses:?}");
+        assert_eq!(outbox.dead_letters(None, 9).await.len(), 3, "and it is a dead letter again");
+    }
+    assert_eq!(outbox.send_again(&ids(&out[..1])).await, 1);
+    assert_eq!(outbox.purge().await, 1);
+    assert_eq!(outbox.send_again(&ids(&out[1..2])).await, 1);
+    sleep(HOUR + HOUR / 32).await;
+    assert_eq!(outbox.stats().expired.get(), 1);
+    let losses = gaps(&outbox).await;
+    assert!(losses.iter().all(|gap| gap.cause == Cause::Crash), "{losses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_can_be_forgotten_for_good() {
+    let platter = Platter::new(1 << 20);
+    let outbox = open(platter.clone(), settings(WHEN_OFFLINE)).outbox;
+    outbox.append(messages(0..3)).await;
+    let out = taken(&outbox).await;
+    for outgoing in &out {
+        outbox.give_up(outgoing.id, Cause::Refused, "no");
+    }
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(platter.look().dead.len(), 3);
+    let unknown = Id { epoch: 7, sequence: 7 };
+    assert_eq!(outbox.forget_dead_letters(&[out[0].id, unknown, out[2].id, out[0].id]).await, 2);
+    assert_eq!(platter.look().dead.len(), 1, "the disk has forgotten them when it comes back");
+    let kept = outbox.dead_letters(None, 9).await;
+    assert_eq!((kept.len(), kept[0].id), (1, out[1].id));
+    assert_eq!(outbox.send_again(&ids(&out)).await, 1);
+    assert_eq!(count(&gaps(&outbox).await, Cause::Refused), 3, "their loss is told as it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_the_oldest_has_waited_is_known_wherever_it_waits_and_over_a_restart() {
+    let platter = Platter::new(1 << 20);
+    let minutes = |outbox: &Outbox| outbox.oldest().map(|age| age.as_secs() / 60);
+    let (outbox, _) = open_at(&platter, hour(WHEN_OFFLINE), WALL, true);
+    assert_eq!(minutes(&outbox), None);
+    outbox.append(messages(0..2)).await;
+    sleep(Duration::from_secs(600)).await;
+    outbox.append(messages(2..4)).await;
+    sleep(Duration::from_secs(70)).await;
+    // A mark on the disk speaks for up to a sixty-fourth of `max_age`.
+    assert_eq!(minutes(&outbox), Some(10), "on the disk");
+    outbox.acknowledge(&ids(&outbox.next(1, usize::MAX).await));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(minutes(&outbox), Some(11));
+    outbox.close(None).await;
+    drop(outbox);
+    let (outbox, _) = open_at(&platter, hour(WHEN_OFFLINE), WALL + 1_800_000, true);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(minutes(&outbox), Some(29));
+    outbox.acknowledge(&ids(&taken(&outbox).await));
+    assert_eq!(minutes(&outbox), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_letter_that_a_full_buffer_does_not_take_back_is_a_dead_letter_still() {
     let row = message(0, 20).to_bytes().len() as u64 + 40;
     let platter = Platter::new(3 * row + row / 2);

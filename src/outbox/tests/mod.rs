@@ -32,6 +32,7 @@ fn message(number: u64, padding: usize) -> Message {
         synced: true,
         era: None,
         ahead: None,
+        told: None,
     }
 }
 

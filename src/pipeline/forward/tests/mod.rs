@@ -131,7 +131,17 @@ fn run_by(clock: Clock, sessions: Vec<Scene>, replay: Replay) -> Run {
 fn message(device: &str) -> Message {
     let body = Body::Values { time: Timestamp(1) };
     let (source, device) = ("line".into(), device.into());
-    Message { source, device, body, metrics: vec![], readings: 1, synced: true, era: None, ahead: None }
+    Message {
+        source,
+        device,
+        body,
+        metrics: vec![],
+        readings: 1,
+        synced: true,
+        era: None,
+        ahead: None,
+        told: None,
+    }
 }
 
 fn messages(count: usize) -> Vec<Message> {
