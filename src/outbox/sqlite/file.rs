@@ -25,7 +25,7 @@ pub(super) const OLDEST: i64 = 1;
 
 impl Sqlite {
     /// The file's name with something after it.
-    fn beside(&self, suffix: &str) -> PathBuf {
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = OsString::from(&self.path);
         name.push(suffix);
         PathBuf::from(name)

@@ -8,8 +8,8 @@
 //! - Nobody else opens the file while weir runs (`locking_mode=EXCLUSIVE`), and only its owner may read it.
 //! - A commit is durable when it returns (`synchronous=FULL`), or has not happened.
 //! - File and log together stay within `max_bytes`: a sixteenth to a quarter of it is the log's, the rest the file's
-//!   (`max_page_count`). Rows are taken while pages are free; what finds none is handed back. While less than
-//!   `min_free` is free around it, only pages are that the file has already.
+//!   (`max_page_count`). Rows are taken while pages are free; what finds none is handed back. Where less than
+//!   `min_free` would be free around it once the log has grown to its part, only pages are that the file has already.
 //! - A file of a newer format is left as it is. A damaged one is moved aside with its log, to `outbox.db.damaged-` and
 //!   the Unix time in milliseconds, and a new one begun with what can be salvaged of it
 //!   ([`salvage`]). Damaged is also what is empty, has not weir's id or lacks a table: a new file gets its name only when
@@ -137,7 +137,8 @@ impl Sqlite {
         if version < VERSION {
             file::upgrade(connection)?;
         }
-        self.floor.look();
+        let growth = self.growth(connection)?;
+        self.floor.look(growth);
         self.found(connection)
     }
 
@@ -174,7 +175,9 @@ impl Sqlite {
 
     fn transact(&mut self, connection: &mut Connection, commit: &Commit) -> Result<Committed, Error> {
         if !(commit.rows.is_empty() && commit.dead.is_empty()) {
-            self.floor.look();
+            let rows = commit.rows.iter().map(|row| row.bytes.len() as u64).sum::<u64>();
+            let growth = self.growth(connection)?;
+            self.floor.look(growth.saturating_add(rows));
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         messages::delete(&transaction, commit.delete_below, &commit.keep)?;

@@ -9,14 +9,15 @@ use rusqlite::{Connection, Error};
 use super::super::store::Space;
 use super::{PAGE, RESERVE, Sqlite, number, unsigned};
 
-/// The floor under the disk's free space. While less is free the file does not grow.
+/// The floor under the disk's free space. Where less would be free, were everything written that may be without the
+/// file's growing, it does not grow.
 #[derive(Debug)]
 pub(in super::super) struct Floor {
     pub(super) directory: PathBuf,
     pub(super) min_free: u64,
     /// How many bytes are free in a directory, where that can be told. A test puts another in its place.
     pub(in super::super) free: fn(&Path) -> Option<u64>,
-    pub(super) scarce: bool,
+    pub(in super::super) scarce: bool,
 }
 
 impl Floor {
@@ -24,12 +25,12 @@ impl Floor {
         Self { directory: directory.to_owned(), min_free, free, scarce: false }
     }
 
-    /// Looks at the disk.
-    pub(super) fn look(&mut self) {
+    /// Looks at the disk, on which `growth` bytes are to be taken yet in any case.
+    pub(in super::super) fn look(&mut self, growth: u64) {
         // Somewhat more must be free before it is enough again: it must not be said at every other commit.
         let enough =
             if self.scarce { self.min_free.saturating_add(self.min_free / 16) } else { self.min_free };
-        self.scarce = (self.free)(&self.directory).is_some_and(|free| free < enough);
+        self.scarce = (self.free)(&self.directory).is_some_and(|free| free.saturating_sub(growth) < enough);
     }
 }
 
@@ -62,6 +63,14 @@ fn stat(directory: &Path) -> Option<libc::statvfs> {
 }
 
 impl Sqlite {
+    /// How many bytes the log may still take of its part, and what stands in it of new pages will take of the file.
+    pub(super) fn growth(&self, connection: &Connection) -> Result<u64, Error> {
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        let pages = unsigned(number(connection, "PRAGMA page_count")?) * PAGE;
+        let log = self.log_max.saturating_sub(length(&self.beside("-wal")));
+        Ok(log + pages.saturating_sub(length(&self.path)))
+    }
+
     /// What the queue is told of it.
     pub(super) fn space(&self, connection: &Connection) -> Result<Space, Error> {
         let (used, _, free) = self.pages(connection)?;
