@@ -64,6 +64,10 @@ impl Uplink for Cloud {
 }
 
 impl Session for Connection {
+    fn peer(&self) -> String {
+        "cloud".to_owned()
+    }
+
     fn limits(&self) -> Limits {
         Limits { in_flight: 64, in_flight_bytes: 32 << 10 }
     }

@@ -128,3 +128,23 @@ async fn where_no_broker_is_to_be_had_it_is_said_of_each_why() {
     assert!(error.starts_with("none of 2 brokers is to be had: nothing listens on 127.0.0.1:"), "{error}");
     assert!(error.contains("not authorised"), "{error}");
 }
+
+#[tokio::test]
+async fn a_first_broker_that_takes_connections_and_says_nothing_costs_ten_seconds_once() {
+    let mut site = Site::new().await;
+    site.first.behave(|behaviour| behaviour.silent = true);
+    tokio::time::pause();
+    let start = site.clock.monotonic();
+    let session = site.connect().await.unwrap();
+    assert_eq!((site.clock.monotonic() - start).as_secs(), 10);
+    session.close().await;
+    let session = site.connect().await.unwrap();
+    assert_eq!((site.clock.monotonic() - start).as_secs(), 10, "the standby is remembered");
+    session.close().await;
+    // It is not forgotten for that.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    site.first.behave(|behaviour| behaviour.silent = false);
+    let before = site.connections().0;
+    let _session = site.connect().await.unwrap();
+    assert_eq!(site.connections().0, before + 1);
+}

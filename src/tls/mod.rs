@@ -194,6 +194,15 @@ pub fn client(config: &Config, now: Now) -> Result<Client, Error> {
     Ok(Client { config: Arc::new(client), name, until, seen, authorities, chain })
 }
 
+/// The last second, in Unix time, at which the first certificate of `cert` is valid.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn valid_until(cert: &Path) -> Result<i64, Error> {
+    let chain = files::certificates(cert)?;
+    Ok(validity(&leaf(cert, &chain)?).1)
+}
+
 /// The common name in the subject of the first certificate of `cert`: a gateway's default name.
 ///
 /// # Errors
@@ -223,12 +232,17 @@ fn leaf(file: &Path, chain: &[CertificateDer<'_>]) -> Result<Certificate, Error>
     })
 }
 
-/// The last second at which `certificate` is valid, in Unix time.
-fn check_dates(file: &Path, certificate: &Certificate, now: Now) -> Result<i64, Error> {
+/// The first and the last second at which `certificate` is valid, in Unix time.
+fn validity(certificate: &Certificate) -> (i64, i64) {
     let validity = certificate.tbs_certificate().validity();
     let seconds =
         |time: x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
-    let (from, to) = (seconds(validity.not_before), seconds(validity.not_after));
+    (seconds(validity.not_before), seconds(validity.not_after))
+}
+
+/// The last second at which `certificate` is valid, in Unix time.
+fn check_dates(file: &Path, certificate: &Certificate, now: Now) -> Result<i64, Error> {
+    let (from, to) = validity(certificate);
     if now.unix > to {
         return Err(Error::new(
             format!("the certificate in {} expired on {}", file.display(), show(to)),

@@ -139,12 +139,21 @@ pub trait Uplink {
         Look::default()
     }
 
+    /// The last second, in Unix time, at which the client certificate is valid that is in use, or is to be; `None` where
+    /// there is none, or none that can be read.
+    fn certificate_until(&self) -> Option<i64> {
+        None
+    }
+
     /// Connects. `will` is published by the other side should the connection end without [`Session::close`].
     fn connect(&mut self, will: Publication) -> impl Future<Output = Result<Self::Session, LinkError>>;
 }
 
 /// One connection.
 pub trait Session {
+    /// Whom it is with, as a person knows it: by a url.
+    fn peer(&self) -> String;
+
     /// What it can take.
     fn limits(&self) -> Limits;
 
@@ -240,6 +249,12 @@ impl Uplink for AnyUplink {
         }
     }
 
+    fn certificate_until(&self) -> Option<i64> {
+        match self {
+            Self::Mqtt(uplink) => uplink.certificate_until(),
+        }
+    }
+
     async fn connect(&mut self, will: Publication) -> Result<AnySession, LinkError> {
         match self {
             Self::Mqtt(uplink) => uplink.connect(will).await.map(AnySession::Mqtt),
@@ -255,6 +270,12 @@ pub enum AnySession {
 }
 
 impl Session for AnySession {
+    fn peer(&self) -> String {
+        match self {
+            Self::Mqtt(session) => session.peer(),
+        }
+    }
+
     fn limits(&self) -> Limits {
         match self {
             Self::Mqtt(session) => session.limits(),

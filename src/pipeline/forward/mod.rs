@@ -9,13 +9,14 @@
 mod aside;
 mod flight;
 mod hunt;
+mod link;
 mod rate;
 mod serve;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -29,8 +30,9 @@ use crate::model::{Kind, Publication, Timestamp};
 use crate::outbox::{Outbox, Replay};
 use crate::tally::Tally;
 use crate::units;
-use crate::uplink::{LinkError, Uplink};
+use crate::uplink::{LinkError, Session, Uplink};
 
+pub use link::{Link, State};
 use serve::{Course, Ended, Serving};
 
 /// How long a stop, or the end of a session that is to be followed by a fresh one, waits for acknowledgements of what
@@ -43,8 +45,8 @@ const CAP: Duration = Duration::from_secs(60);
 /// What `forward` counts.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Whether a session is there.
-    pub connected: AtomicBool,
+    /// How the link stands.
+    pub link: Link,
     /// Tries to connect so far. The number of the last is the connection's in its status.
     pub tries: AtomicU64,
     /// Sessions so far.
@@ -103,15 +105,15 @@ impl Forward {
                     let status = |online| self.status(&gateway, online, connection, since);
                     let serving = Serving::new(&self, &mut course, session, &gateway);
                     let ended = serving.run(status, &stop).await;
-                    self.stats.connected.store(false, Ordering::Relaxed);
+                    self.stats.link.down();
                     self.outbox.put_back_all();
                     if link.is_steady(self.clock.monotonic()) {
                         backoff.reset();
                     }
                     match ended {
-                        Ended::Failed { error, learned } => {
-                            // The hunt goes on quickly, while it gets on.
-                            if learned {
+                        Ended::Failed { error, useful } => {
+                            // Where it gets on, it goes on quickly.
+                            if useful {
                                 backoff.reset();
                             }
                             error
@@ -133,6 +135,7 @@ impl Forward {
                 Err(error) => error,
             };
             let text = error.to_string();
+            self.stats.link.failed(&text, self.clock.monotonic());
             if link.again(&text, self.clock.monotonic()) {
                 let cap = units::show(CAP);
                 tracing::warn!(
@@ -157,8 +160,10 @@ impl Forward {
     ) -> Result<(U::Session, Arc<str>, Timestamp), LinkError> {
         let gateway = uplink.gateway()?;
         let since = self.clock.now().wall;
+        self.stats.link.certificate(uplink.certificate_until());
         let session = uplink.connect(self.status(&gateway, false, connection, since)).await?;
-        self.stats.connected.store(true, Ordering::Relaxed);
+        self.stats.link.certificate(uplink.certificate_until());
+        self.stats.link.up(session.peer(), self.clock.monotonic());
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         Ok((session, gateway, since))
     }

@@ -46,8 +46,8 @@ impl Course {
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// By an error; `learned` where the hunt got on by it.
-    Failed { error: LinkError, learned: bool },
+    /// By an error; `useful` where it had settled messages, or the hunt got on by it.
+    Failed { error: LinkError, useful: bool },
     /// In order, to be followed by another at once; `useful` where it had settled messages.
     Renewed { useful: bool },
     /// In order, as `stop` came.
@@ -328,7 +328,7 @@ impl<'a, S: Session> Serving<'a, S> {
 
     /// The session is gone.
     fn broken(mut self, broken: Broken) -> Ended {
-        let learned = self.course.hunt.has_learned();
+        let useful = self.useful || self.course.hunt.has_learned();
         let finding = match &broken {
             Broken::Closed(_) => {
                 let mut unanswered = self.flight.unanswered();
@@ -345,7 +345,7 @@ impl<'a, S: Session> Serving<'a, S> {
         if self.leaves_to(To::Renew) {
             return self.left();
         }
-        Ended::Failed { error: broken.into(), learned }
+        Ended::Failed { error: broken.into(), useful }
     }
 
     fn send(&mut self, publication: Publication) {

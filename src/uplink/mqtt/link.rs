@@ -28,7 +28,7 @@ use super::flight::Packet;
 use super::{v5, v311};
 use crate::uplink::Lasting;
 
-/// How long a connect may take, name lookup, TCP, TLS and MQTT together.
+/// How long a connect may take at most.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Any MQTT packet, in bytes: five of header and the most that four bytes of length can say.
@@ -50,6 +50,8 @@ const DISCONNECT: [u8; 2] = [0xE0, 0];
 /// What a connection is made with.
 #[derive(Clone)]
 pub(super) struct Options {
+    /// How long it may take, name lookup, TCP, TLS and MQTT together.
+    pub(super) within: Duration,
     pub(super) protocol: Protocol,
     pub(super) client_id: String,
     pub(super) login: Option<Login>,
@@ -145,8 +147,9 @@ impl Link {
         tls: Option<Arc<ClientConfig>>,
         options: Options,
     ) -> Result<(Self, Accepted), Failure> {
+        let within = options.within;
         let connect = async { Self::start(dial(url, tls).await?, options).await };
-        timeout(CONNECT_WITHIN, connect).await.unwrap_or(Err(Failure::Timeout))
+        timeout(within, connect).await.unwrap_or(Err(Failure::Timeout))
     }
 
     /// Speaks MQTT on `stream`, and returns once the broker has accepted.

@@ -20,6 +20,8 @@ mod v5;
 mod words;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 
@@ -29,7 +31,7 @@ use self::identity::{Blame, Choice, Identity, Way};
 use self::link::{Accepted, Link, Options};
 use self::renewal::Renewal;
 use self::session::Terms;
-use self::standby::{Pause, Return};
+use self::standby::{Return, Turns};
 use self::topics::Topics;
 use self::words::Context;
 use super::{Limits, LinkError, Look, Uplink};
@@ -48,10 +50,7 @@ const PACKET_MAX_LEAST: usize = 1024;
 #[derive(Debug)]
 pub struct Mqtt {
     config: Config,
-    /// Which broker the last session was with.
-    used: usize,
-    /// How long the next session on a standby waits before it dials the first broker.
-    pause: Pause,
+    turns: Turns,
     clock: Clock,
     gateway: Option<Arc<str>>,
     /// Where there is a certificate.
@@ -66,8 +65,7 @@ impl Mqtt {
         let identity =
             |tls: &tls::Config| Identity::new(tls.clone(), gateway.is_none(), clock.clone()).into();
         let identity = config.tls.as_ref().map(identity);
-        let (used, pause) = (0, Pause::default());
-        Self { config, used, pause, clock, gateway, identity }
+        Self { config, turns: Turns::default(), clock, gateway, identity }
     }
 
     /// What can be shown of the client certificate, where there is one.
@@ -139,6 +137,7 @@ impl Mqtt {
     async fn connect_to(
         &self,
         broker: &Url,
+        within: Duration,
         gateway: &Arc<str>,
         will: Publication,
     ) -> Result<Connected, LinkError> {
@@ -146,6 +145,7 @@ impl Mqtt {
         let topics = Topics::new(&config.topic, gateway);
         let context = Context {
             peer: broker.peer(),
+            within,
             tls: config.tls.as_ref().filter(|_| broker.tls).map(tls::Config::allows),
             auth: config.auth.as_ref().map(Auth::name),
             protocol: config.protocol,
@@ -156,6 +156,7 @@ impl Mqtt {
         let login = config.auth.as_ref().map(|auth| auth.login(&self.clock)).transpose()?;
         let in_time = login.as_ref().and_then(|login| login.renew_in);
         let options = Options {
+            within,
             protocol: config.protocol,
             client_id: context.client_id.clone(),
             login,
@@ -202,16 +203,14 @@ impl Mqtt {
 
     /// Notes which broker is used, and says so where it is another than before.
     fn settled_on(&mut self, index: usize, broker: &Url, failures: &[LinkError]) {
-        if index == 0 {
-            self.pause = Pause::default();
-        }
-        if std::mem::replace(&mut self.used, index) == index {
+        if !self.turns.settle(index) {
             return;
         }
         let broker = broker.peer();
         match failures.first() {
+            _ if index == 0 => tracing::info!(broker, "back with the first broker"),
             Some(failure) => tracing::warn!(broker, "connected to a standby: {failure}"),
-            None => tracing::info!(broker, "back with the first broker"),
+            None => tracing::warn!(broker, "connected to a standby"),
         }
     }
 
@@ -219,11 +218,16 @@ impl Mqtt {
     fn way_back(&mut self, index: usize, brokers: &[Url], tls: Option<Arc<ClientConfig>>) -> Option<Return> {
         let first = brokers.first().filter(|_| index > 0)?.clone();
         let tls = tls.filter(|_| first.tls);
+        let answered = self.turns.answered();
         let dial = move || {
-            let (first, tls) = (first.clone(), tls.clone());
-            async move { dial::dial(&first, tls).await.map(|_| ()) }
+            let (first, tls, answered) = (first.clone(), tls.clone(), Arc::clone(&answered));
+            async move {
+                let dialled = dial::dial(&first, tls).await.map(drop);
+                answered.store(dialled.is_ok(), Ordering::Relaxed);
+                dialled
+            }
         };
-        Some(Return::to(brokers.first()?.peer(), &mut self.pause, dial))
+        Some(Return::to(brokers.first()?.peer(), &mut self.turns.pause, dial))
     }
 }
 
@@ -243,12 +247,23 @@ impl Uplink for Mqtt {
         self.identity.as_ref().map(|identity| identity.look()).unwrap_or_default()
     }
 
+    fn certificate_until(&self) -> Option<i64> {
+        let in_use = self.identity.as_ref()?.stats().until.load(Ordering::Relaxed);
+        if in_use != 0 {
+            return Some(in_use);
+        }
+        self.config.tls.as_ref().and_then(|tls| tls::valid_until(&tls.cert).ok())
+    }
+
     async fn connect(&mut self, will: Publication) -> Result<Session, LinkError> {
         let gateway = self.gateway()?;
         let brokers = self.config.brokers();
         let mut failures: Vec<LinkError> = Vec::new();
-        for (index, broker) in brokers.iter().enumerate() {
-            match self.connect_to(broker, &gateway, will.clone()).await {
+        let order = self.turns.order(brokers.len(), self.clock.monotonic());
+        for (place, index) in order.into_iter().enumerate() {
+            let Some(broker) = brokers.get(index) else { continue };
+            let within = self.turns.within(brokers.len() - 1 - place);
+            match self.connect_to(broker, within, &gateway, will.clone()).await {
                 Ok(Connected { link, terms, renewal, tls }) => {
                     self.settled_on(index, broker, &failures);
                     let back = self.way_back(index, &brokers, tls);
@@ -257,6 +272,7 @@ impl Uplink for Mqtt {
                 Err(failure) => failures.push(failure),
             }
         }
+        self.turns.none();
         Err(all(failures))
     }
 }

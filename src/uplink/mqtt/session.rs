@@ -205,6 +205,12 @@ fn size(packet: &Packet, protocol: Protocol) -> usize {
 }
 
 impl uplink::Session for Session {
+    fn peer(&self) -> String {
+        let Context { peer, tls, .. } = &self.terms.context;
+        let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
+        format!("{scheme}://{peer}")
+    }
+
     fn limits(&self) -> Limits {
         self.terms.limits
     }

@@ -1,11 +1,12 @@
 //! What a refusal or a broken connection means, in plain words, and what to do about it.
 
 use std::io;
+use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAckReason};
 
 use super::config::Protocol;
-use super::link::{CONNECT_WITHIN, Failure};
+use super::link::Failure;
 use crate::tls;
 use crate::uplink::{Broken, Lasting, LinkError};
 
@@ -14,6 +15,8 @@ use crate::uplink::{Broken, Lasting, LinkError};
 pub(super) struct Context {
     /// The broker's `host:port`.
     pub(super) peer: String,
+    /// How long it may take to accept.
+    pub(super) within: Duration,
     /// Where TLS is spoken, what it has to be, as [`tls::Config::allows`] says.
     pub(super) tls: Option<String>,
     /// Where there is a user name, what comes with it.
@@ -29,7 +32,7 @@ impl Context {
         match failure {
             Failure::Refused(code) => self.refused(code),
             Failure::Timeout => error(
-                format!("{peer} did not answer within {} s", CONNECT_WITHIN.as_secs()),
+                format!("{peer} did not answer within {} s", self.within.as_secs()),
                 "is the network up, and does a firewall let this port through?",
             ),
             // The alert that says why may be lost with the connection.
@@ -304,7 +307,8 @@ mod tests {
     fn context() -> Context {
         let (peer, client_id) = ("broker.example:8883".to_owned(), "gw-042".to_owned());
         let allows = "TLS 1.2 or 1.3 with its usual ciphers".to_owned();
-        Context { peer, tls: Some(allows), auth: None, protocol: Protocol::V5, client_id }
+        let within = Duration::from_secs(30);
+        Context { peer, within, tls: Some(allows), auth: None, protocol: Protocol::V5, client_id }
     }
 
     fn told(failure: Failure) -> String {

@@ -80,6 +80,10 @@ impl Uplink for Scripted {
 }
 
 impl Session for Scene {
+    fn peer(&self) -> String {
+        "cloud".to_owned()
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }

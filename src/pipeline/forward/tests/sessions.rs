@@ -145,3 +145,38 @@ async fn the_pause_after_a_failure_ends_once_the_clock_is_set_that_certificates_
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(tries() > before + 1, "and soon again, should that have failed as well");
 }
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_settle_messages_follow_one_another_quickly_however_short_they_are() {
+    const SESSIONS: u32 = 12;
+    let (mut clouds, scenes) = scenes(SESSIONS as usize);
+    let clock = Clock::injected(Timestamp(1_795_422_500_000), true);
+    let run = run_by(clock.clone(), scenes, Replay::default());
+    run.outbox.append(messages(SESSIONS as usize)).await;
+    for cloud in &mut clouds {
+        let (_, ids) = cloud.take(1).await;
+        cloud.say(Event::Acknowledged(ids));
+        cloud.answers.send(Err(lost("the link is down"))).unwrap();
+    }
+    let took = clock.monotonic();
+    assert!(took <= Duration::from_secs(1) * SESSIONS, "{took:?}");
+    assert!(took >= Backoff::FLOOR * (SESSIONS - 1), "and not at once: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_the_link_stands_is_known_with_whom_it_was_and_why_it_ended() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    assert_eq!(run.stats.link.state(), State::default());
+    cloud.next().await;
+    let state = run.stats.link.state();
+    assert_eq!((state.peer.as_deref(), state.failure), (Some("cloud"), None));
+    assert!(state.since.is_some());
+    cloud.answers.send(Err(lost("the link is down"))).unwrap();
+    sleep(Duration::from_millis(1)).await;
+    let state = run.stats.link.state();
+    assert_eq!((state.peer.as_deref(), state.since), (Some("cloud"), None));
+    assert_eq!(state.failure.unwrap().0, "the link is down");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(run.stats.link.state().failure.unwrap().0, "nobody is there");
+}

@@ -78,10 +78,17 @@ async fn connected(protocol: Protocol, rate: usize, pings: usize) -> Site {
     running.spawn(serve(there, protocol, pings));
     let will = Packet { topic: "t".into(), qos: Qos::AtLeastOnce, retain: true, payload: vec![] };
     let keep_alive = Duration::from_secs(5);
-    let options = Options { protocol, client_id: "gw-042".into(), login: None, will, keep_alive };
+    let within = Duration::from_secs(30);
+    let options = Options { within, protocol, client_id: "gw-042".into(), login: None, will, keep_alive };
     let (link, accepted) = Link::start(Box::new(here), options).await.unwrap();
-    let context =
-        Context { peer: "broker:8883".into(), tls: None, auth: None, protocol, client_id: "gw-042".into() };
+    let context = Context {
+        peer: "broker:8883".into(),
+        within,
+        tls: None,
+        auth: None,
+        protocol,
+        client_id: "gw-042".into(),
+    };
     let terms = Terms {
         topics: Topics::new("weir/{gateway}/data/{device}", "gw-042"),
         qos: Qos::AtLeastOnce,
