@@ -56,6 +56,16 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// A size to about a tenth: `1.2MiB`.
+#[must_use]
+pub fn about(bytes: u64) -> String {
+    let unit = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match unit.into_iter().find(|(_, factor)| bytes >= *factor) {
+        Some((unit, factor)) => format!("{}.{}{unit}", bytes / factor, bytes % factor * 10 / factor),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// Reads a duration written `"10s"`, `"500ms"`, `"7d"` or `"1h 30m"`. For `#[serde(deserialize_with)]`.
 ///
 /// # Errors
@@ -79,6 +89,12 @@ pub fn show(duration: Duration) -> impl fmt::Display {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_is_shown_to_a_tenth() {
+        let shown = [0, 1_023, 1_024, 1_300_000, (2 << 30) - 1].map(about);
+        assert_eq!(shown, ["0B", "1023B", "1.0KiB", "1.2MiB", "1.9GiB"]);
+    }
 
     #[test]
     fn sizes_are_read_with_their_unit_and_refused_without() {

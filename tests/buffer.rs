@@ -39,8 +39,8 @@ fn serial(port: &Path) -> String {
 
 fn stat(site: &Site, name: &str) -> String {
     let stats = said(&buffer(site, &["stats"]));
-    let line = stats.lines().find(|line| line.starts_with(&format!("{name} "))).map(str::to_owned);
-    line.unwrap_or_else(|| format!("no {name} in {stats}")).split_whitespace().last().unwrap().to_owned()
+    let line = stats.lines().find_map(|line| line.trim().strip_prefix(&format!("{name} ")));
+    line.map_or_else(|| format!("no {name} in {stats}"), |says| says.trim().to_owned())
 }
 
 /// Waits until `stats` says so.
@@ -65,6 +65,10 @@ fn what_waits_is_shown_exported_in_order_and_purged_only_when_it_is_meant() {
         writeln!(pty, "{{\"dev\":\"d\",\"n\":{n}}}").unwrap();
     }
     wait_for(&site, "waiting", "300");
+    assert_eq!((stat(&site, "connected"), stat(&site, "broker")), ("no".into(), "none yet".into()));
+    assert!(stat(&site, "last error").contains("ago: nothing listens on"), "{}", stat(&site, "last error"));
+    assert!(stat(&site, "certificate ends").ends_with(" days"), "{}", stat(&site, "certificate ends"));
+    assert!(stat(&site, "oldest waiting").ends_with("(max_age 7days)"), "{}", stat(&site, "oldest waiting"));
     let mut twin = Command::new(env!("CARGO_BIN_EXE_weir"));
     let twin = twin.arg("run").arg("--config").arg(site.dir().join("gateway/weir.toml")).output().unwrap();
     assert!(refused(&twin).contains("another weir runs"), "{twin:?}");
@@ -110,6 +114,8 @@ fn what_waits_is_shown_exported_in_order_and_purged_only_when_it_is_meant() {
     assert_eq!(told.iter().filter_map(|gap| gap["messages"].as_u64()).sum::<u64>(), 300);
     let arrived = site.data("what came after it arrives", |data| !data.is_empty());
     assert_eq!(arrived[0]["metrics"]["n"]["value"], 300);
+    assert!(stat(&site, "connected").starts_with("yes, for "), "{}", stat(&site, "connected"));
+    assert_eq!(stat(&site, "broker"), format!("mqtts://localhost:{}", site.broker.port()));
 }
 
 #[test]
@@ -125,7 +131,7 @@ fn a_message_that_is_refused_for_good_lies_among_the_dead_letters_and_can_be_sen
     site.agent.start_until("connected").unwrap();
     let metrics: Vec<String> = (0..100).map(|n| format!("\"metric-{n}\":{n}")).collect();
     writeln!(pty, "{{\"dev\":\"d\",{}}}", metrics.join(",")).unwrap();
-    wait_for(&site, "dead letters", "1");
+    wait_for(&site, "kept", "1");
     let letter: Value = serde_json::from_str(&said(&buffer(&site, &["dead-letters"]))).unwrap();
     assert_eq!((&letter["device"], &letter["cause"]), (&"d".into(), &"too_large".into()));
     assert!(letter["reason"].as_str().unwrap().contains("1100 bytes"), "{letter}");
@@ -133,12 +139,26 @@ fn a_message_that_is_refused_for_good_lies_among_the_dead_letters_and_can_be_sen
     let none = said(&buffer(&site, &["dead-letters", "--send-again", "1-1"]));
     assert_eq!(none, "put back into the queue: 0\n");
 
+    let payload: Value = serde_json::from_str(&said(&buffer(&site, &["dead-letters", "--show"]))).unwrap();
+    assert_eq!((&payload["id"], &payload["metrics"]["metric-7"]["value"]), (&letter["id"], &7.into()));
+    assert_eq!(said(&buffer(&site, &["dead-letters", "--show", "1-1"])), "");
+    assert!(refused(&buffer(&site, &["dead-letters", "--forget"])).contains("--yes"));
+    assert_eq!(said(&buffer(&site, &["dead-letters", "--forget", "1-1"])), "forgotten: 0\n");
+    writeln!(pty, "{{\"dev\":\"e\",{}}}", metrics.join(",")).unwrap();
+    wait_for(&site, "kept", "2");
+    let listed = said(&buffer(&site, &["dead-letters"]));
+    let other: Value = serde_json::from_str(listed.lines().last().unwrap()).unwrap();
+    let forget = ["dead-letters", "--forget", other["id"].as_str().unwrap()];
+    assert_eq!(said(&buffer(&site, &forget)), "forgotten: 1\n");
+    wait_for(&site, "kept", "1");
+
     limit(&mut site, false);
     site.agent.wait_for("after").unwrap();
     assert_eq!(said(&buffer(&site, &["dead-letters", "--send-again"])), "put back into the queue: 1\n");
     let messages = site.subscriber.wait("it arrives", |messages| !data(messages).is_empty()).unwrap();
     assert_eq!(data(&messages)[0]["id"], letter["id"], "under its own id");
-    wait_for(&site, "dead letters", "0");
+    wait_for(&site, "kept", "0");
     let told = site.gaps("its loss was told", |gaps| !gaps.is_empty());
     assert_eq!(told[0]["cause"], "too_large");
+    assert_eq!(said(&buffer(&site, &["dead-letters", "--forget", "--yes"])), "forgotten: 0\n");
 }

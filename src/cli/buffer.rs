@@ -1,7 +1,8 @@
+mod stats;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::Configured;
 use crate::config;
@@ -10,7 +11,7 @@ use crate::observe::control::{self, Question, Unanswered};
 /// What is done with the buffer.
 #[derive(Subcommand, Debug)]
 pub(super) enum Buffer {
-    /// Say how much waits, where, and what was lost in this run
+    /// Say whether the uplink is connected, how much waits, where, and what was lost in this run
     Stats,
     /// Print the first messages that wait, as they will be sent
     Peek {
@@ -26,11 +27,20 @@ pub(super) enum Buffer {
         #[arg(long)]
         yes: bool,
     },
-    /// List what the broker refused for good, or send it again
+    /// List what the broker refused for good, show what it says, send it again or forget it
     DeadLetters {
+        /// Print what these say, as they would be sent, or all of them where no id is given
+        #[arg(long, value_name = "ID", num_args = 0.., group = "what")]
+        show: Option<Vec<String>>,
         /// Send these again, or all of them where no id is given
-        #[arg(long, value_name = "ID", num_args = 0..)]
+        #[arg(long, value_name = "ID", num_args = 0.., group = "what")]
         send_again: Option<Vec<String>>,
+        /// Forget these for good, or with --yes all of them where no id is given; their loss was told already
+        #[arg(long, value_name = "ID", num_args = 0.., group = "what")]
+        forget: Option<Vec<String>>,
+        /// Forget all: without this none is forgotten that is not named
+        #[arg(long, requires = "forget")]
+        yes: bool,
     },
 }
 
@@ -47,16 +57,26 @@ pub(super) fn buffer(arguments: &Configured, what: Buffer) -> ExitCode {
             return ExitCode::FAILURE;
         }
         Buffer::Purge { yes: true } => Question::BufferPurge,
-        Buffer::DeadLetters { send_again: None } => Question::DeadLetters,
-        Buffer::DeadLetters { send_again: Some(ids) } => {
-            Question::SendAgain { ids: (!ids.is_empty()).then_some(ids) }
+        Buffer::DeadLetters { show: Some(ids), .. } => Question::DeadLetterPayloads { ids: named(ids) },
+        Buffer::DeadLetters { send_again: Some(ids), .. } => Question::SendAgain { ids: named(ids) },
+        Buffer::DeadLetters { forget: Some(ids), yes: false, .. } if ids.is_empty() => {
+            super::complain(
+                "this forgets every dead letter for good: `weir buffer dead-letters --show > FILE` keeps what they say, \
+                 `weir buffer dead-letters --forget --yes` does it",
+            );
+            return ExitCode::FAILURE;
         }
+        Buffer::DeadLetters { forget: Some(ids), .. } => Question::ForgetDeadLetters { ids: named(ids) },
+        Buffer::DeadLetters { .. } => Question::DeadLetters,
     };
     let shown = |line: &str| match &question {
-        Question::BufferStats => table(line),
+        Question::BufferStats => stats::show(line),
         Question::BufferPurge => format!("purged: {line}\n"),
         Question::SendAgain { .. } => format!("put back into the queue: {line}\n"),
-        Question::BufferMessages { .. } | Question::DeadLetters => format!("{line}\n"),
+        Question::ForgetDeadLetters { .. } => format!("forgotten: {line}\n"),
+        Question::BufferMessages { .. } | Question::DeadLetters | Question::DeadLetterPayloads { .. } => {
+            format!("{line}\n")
+        }
     };
     let runtime_dir = match config::runtime_dir(&arguments.config) {
         Ok(runtime_dir) => runtime_dir,
@@ -93,12 +113,7 @@ fn advise(error: &Unanswered) -> String {
     format!("{error}{help}")
 }
 
-/// An object as a table for a person.
-fn table(line: &str) -> String {
-    let Ok(Value::Object(stats)) = serde_json::from_str(line) else { return format!("{line}\n") };
-    let row = |(key, value): (&String, &Value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{:<22}{value}\n", key.replace('_', " "))
-    };
-    stats.iter().map(row).collect()
+/// None are all.
+fn named(ids: Vec<String>) -> Option<Vec<String>> {
+    (!ids.is_empty()).then_some(ids)
 }

@@ -37,7 +37,7 @@ const LINES: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
-    /// How full the buffer is and what became of what was in it: one JSON object.
+    /// How the buffer and the way out of it stand: one [`Standing`](super::buffer::Standing) as JSON.
     BufferStats,
     /// The messages that are not acknowledged, in order, as they would be sent: at most `most`, all without it.
     BufferMessages {
@@ -48,8 +48,18 @@ pub enum Question {
     BufferPurge,
     /// The messages that the broker has refused for good.
     DeadLetters,
+    /// What dead letters say, as they would be sent.
+    DeadLetterPayloads {
+        /// Of which; of all without it.
+        ids: Option<Vec<String>>,
+    },
     /// Put dead letters back to the end of the queue: answered with how many that were.
     SendAgain {
+        /// Which; all without it.
+        ids: Option<Vec<String>>,
+    },
+    /// Forget dead letters for good: answered with how many that were.
+    ForgetDeadLetters {
         /// Which; all without it.
         ids: Option<Vec<String>>,
     },

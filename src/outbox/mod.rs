@@ -127,6 +127,17 @@ pub enum WhenFull {
     DropNewest,
 }
 
+impl WhenFull {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

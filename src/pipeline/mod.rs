@@ -25,6 +25,7 @@ mod stats;
 pub mod stop;
 pub mod trouble;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -109,7 +110,7 @@ async fn run_once<U: Uplink>(
     let process_stats = Arc::default();
     let table = SeriesTable::new(rules(&config), clock.now(), clock.era(), Arc::clone(&process_stats));
     let table = resume(table, saved, &outbox, &clock).await;
-    let (forward_stats, replay) = (Arc::default(), config.buffer.replay);
+    let (forward_stats, replay) = (Arc::<forward::Stats>::default(), config.buffer.replay);
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -119,7 +120,15 @@ async fn run_once<U: Uplink>(
         "weir starts"
     );
 
-    let mut answering = answer(&config, uplink(&config).gateway().ok(), &outbox);
+    let answers = Answers {
+        outbox: outbox.clone(),
+        format: config.format,
+        gateway: uplink(&config).gateway().ok(),
+        buffer: config.buffer.clone(),
+        clock: clock.clone(),
+        forward: Arc::clone(&forward_stats),
+    };
+    let mut answering = answer(&config.gateway.runtime_dir, answers);
 
     let (inlet, to_do) = channel(lasting.progress.clone());
     let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone());
@@ -156,12 +165,10 @@ async fn run_once<U: Uplink>(
 }
 
 /// Answers on the control socket, where there can be one. weir does its work without it too.
-fn answer(config: &Config, gateway: Option<Arc<str>>, outbox: &Outbox) -> JoinSet<()> {
+fn answer(runtime_dir: &Path, answers: Answers) -> JoinSet<()> {
     let mut answering = JoinSet::new();
-    let runtime_dir = &config.gateway.runtime_dir;
     match Control::open(runtime_dir) {
         Ok(control) => {
-            let answers = Answers { outbox: outbox.clone(), format: config.format, gateway };
             answering.spawn(control.serve(move |question, reply| answers.clone().answer(question, reply)));
         }
         Err(error) => tracing::warn!(
