@@ -4,7 +4,9 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -111,11 +113,59 @@ url = \"mqtt://localhost:1883\"
     let output = check(toml);
     assert_sound(toml, &output);
     let (said, warned) = (text(&output.stdout), text(&output.stderr));
-    for part in ["weir.toml", "1 warning", "gw-042", "boiler", "/var/lib/elsewhere"] {
+    let uplink = "uplink   mqtt://localhost:1883, MQTT 5, QoS 1, json\n  auth     none\n";
+    for part in ["weir.toml", "1 warning", "gw-042", "boiler", "/var/lib/elsewhere", uplink] {
         assert!(said.contains(part), "{part} in:\n{said}");
     }
     for part in ["warning: ", "weir.toml:6:8", "/dev/no-such-port"] {
         assert!(warned.contains(part), "{part} in:\n{warned}");
+    }
+}
+
+#[test]
+fn a_mistake_in_one_of_several_brokers_is_marked_where_it_stands() {
+    let uplink = |keys: &str| {
+        let output = check(&format!(
+            "[gateway]\nid = 'gw'\n[sources.hall]\ntype = 'simulated'\n[uplink]\ntype = 'mqtt'\n{keys}\n"
+        ));
+        assert_eq!(output.status.code(), Some(78));
+        text(&output.stderr).to_owned()
+    };
+    let said = uplink("urls = ['mqtt://localhost', 'b', 'mqtt://c']");
+    for part in ["weir.toml:7:29", "`b` is no url", "weir.toml:7:34", "use mqtts:// for c", "2 errors"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    let said = uplink("urls = ['b']");
+    assert!(said.contains("1 error in"), "{said}");
+    assert!(uplink("urlz = ['mqtts://b']").contains("did you mean `urls`?"));
+    let said = uplink("url = 'mqtts://b'\ntls = { ca = 'a', cert = 'b', key = 'c', min_version = '1.1' }");
+    assert!(said.contains("there are \"1.2\" and \"1.3\""), "{said}");
+    let said = uplink("url = 'mqtt://localhost'\n[buffer]\nreplay = { max_rate = 5000000000 }");
+    assert!(said.contains("a whole number from 1 to 4294967295, not 5000000000"), "{said}");
+}
+
+#[test]
+fn a_directory_that_this_user_cannot_use_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (binary, mine) = (directory.path().join("weir"), directory.path().join("mine"));
+    fs::copy(env!("CARGO_BIN_EXE_weir"), &binary).unwrap();
+    fs::create_dir(&mine).unwrap();
+    fs::set_permissions(&mine, fs::Permissions::from_mode(0o500)).unwrap();
+    let toml = "[gateway]\nid = 'gw'\nstate_dir = 'mine'\nruntime_dir = 'mine/run'\n[sources.hall]\n\
+                type = 'simulated'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://localhost'\n";
+    fs::write(directory.path().join("weir.toml"), toml).unwrap();
+    let mut command = std::process::Command::new(&binary);
+    if rustix::process::geteuid().is_root() {
+        // Root may do everything.
+        command.uid(65_534).gid(65_534);
+    }
+    let output =
+        command.current_dir(directory.path()).args(["check", "--config", "weir.toml"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for part in ["weir.toml:3:13", "this user may not write to mine", "weir.toml:4:15", "may not make it"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
     }
 }
 

@@ -29,7 +29,7 @@ fn summary(config: &Config) -> String {
         Durability::WhenOffline => "to disk when offline",
         Durability::Always => "to disk always",
     };
-    let lines = [
+    let mut lines = vec![
         ("gateway", config.gateway.id.as_deref().unwrap_or("named by its client certificate").to_owned()),
         ("sources", sources.join(", ")),
         ("filters", if filters.is_empty() { "none: all readings pass".into() } else { filters.join(", ") }),
@@ -50,6 +50,12 @@ fn summary(config: &Config) -> String {
             ),
         ),
     ];
+    for (stage, mut says) in config.uplink.summary() {
+        if stage == "uplink" {
+            says = format!("{says}, {}", config.format.name());
+        }
+        lines.push((stage, says));
+    }
     let mut summary = String::new();
     for (stage, says) in lines {
         let _ = writeln!(summary, "  {stage:8} {says}");

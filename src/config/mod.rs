@@ -4,6 +4,7 @@
 //! and by `problems()`; this room finds the tables, explains what is wrong with them and knows what goes across them.
 //! What is absent (a port, a certificate) is a warning: it may come later.
 
+mod directories;
 mod expand;
 mod explain;
 mod findings;

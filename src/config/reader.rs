@@ -14,7 +14,7 @@ use super::problem::Problems;
 use super::recover::Check;
 use super::table::Table;
 use super::tree::Node;
-use super::{Config, Gateway, Limits, Loaded, parse, words};
+use super::{Config, Gateway, Limits, Loaded, directories, parse, words};
 use crate::pattern::Pattern;
 use crate::{encode, filter, model, outbox, sources, uplink, window};
 
@@ -138,7 +138,8 @@ impl<'f> Reader<'f, '_> {
     }
 
     fn gateway(&mut self) -> Option<Gateway> {
-        let keys = self.plain("gateway", &|keys: &GatewayKeys| {
+        let mut table = self.table("gateway")?;
+        let keys = table.read(&mut self.findings, &|rest| GatewayKeys::deserialize(rest), &|keys| {
             keys.id
                 .as_deref()
                 .and_then(|id| misnamed("`id`", id))
@@ -151,17 +152,22 @@ impl<'f> Reader<'f, '_> {
             let directories = (self.variable)(variable)?;
             directories.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
         };
-        Some(Gateway {
+        let state_dir = keys.state_dir.clone().or_else(|| given("STATE_DIRECTORY"));
+        let runtime_dir = keys.runtime_dir.clone().or_else(|| given("RUNTIME_DIRECTORY"));
+        let gateway = Gateway {
             id: keys.id.map(Arc::from),
-            state_dir: keys
-                .state_dir
-                .or_else(|| given("STATE_DIRECTORY"))
-                .unwrap_or_else(|| "/var/lib/weir".into()),
-            runtime_dir: keys
-                .runtime_dir
-                .or_else(|| given("RUNTIME_DIRECTORY"))
-                .unwrap_or_else(|| "/run/weir".into()),
-        })
+            state_dir: state_dir.unwrap_or_else(|| "/var/lib/weir".into()),
+            runtime_dir: runtime_dir.unwrap_or_else(|| "/run/weir".into()),
+        };
+        let directories = [
+            ("state_dir", &gateway.state_dir, keys.state_dir.is_some()),
+            ("runtime_dir", &gateway.runtime_dir, keys.runtime_dir.is_some()),
+        ];
+        let unusable = directories.into_iter().filter_map(|(key, directory, written)| {
+            directories::unusable(directory, written).map(|why| (key, why))
+        });
+        table.warn(unusable.collect(), &mut self.findings);
+        Some(gateway)
     }
 
     fn sources(&mut self) -> Option<Vec<(Arc<str>, sources::Config)>> {
@@ -284,10 +290,14 @@ impl<'f> Reader<'f, '_> {
 
     /// `[name]`, which its stage reads whole; left out, it is empty.
     fn plain<T: DeserializeOwned>(&mut self, name: &str, problems: Check<'_, T>) -> Option<T> {
+        let mut table = self.table(name)?;
+        table.read(&mut self.findings, &|rest| T::deserialize(rest), problems)
+    }
+
+    fn table(&mut self, name: &str) -> Option<Table<'f>> {
         let empty = || Spanned::new(self.findings.end(), DeValue::Table(DeTable::new()));
         let node = self.root.remove(name).unwrap_or_else(empty);
-        let mut table = Table::new(format!("[{name}]"), node, &[], self.variable, &mut self.findings)?;
-        table.read(&mut self.findings, &|rest| T::deserialize(rest), problems)
+        Table::new(format!("[{name}]"), node, &[], self.variable, &mut self.findings)
     }
 
     /// `[[name]]`, in the order of the file; `None` for one that something is wrong with.

@@ -56,6 +56,9 @@ fn wanted(expected: &str) -> String {
         "a boolean" => "true or false",
         "a sequence" => "a list in square brackets",
         "a map" => "a table",
+        "a nonzero u8" => "a whole number from 1 to 255",
+        "a nonzero u16" => "a whole number from 1 to 65535",
+        "a nonzero u32" => "a whole number from 1 to 4294967295",
         _ if expected.starts_with("a nonzero ") => "a whole number, 1 or greater",
         _ if expected.starts_with("struct ") => "a table",
         _ if expected.contains("tagged enum ") => "a table with a `type`",
@@ -86,15 +89,22 @@ pub(super) fn instead(word: &str, names: &[&str], quote: &str) -> Option<String>
     }
 }
 
-/// The nearest of `names`, where one is near enough to be what was meant.
+/// The nearest of `names`, where one is near enough to be what was meant, and no other as near. A slip of the finger
+/// keeps the length.
 pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     let word = word.to_lowercase();
-    names
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&word, name), *name))
-        .filter(|(likeness, name)| *likeness > 0.8 || strsim::damerau_levenshtein(&word, name) == 1)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, name)| name)
+    let length = word.chars().count();
+    let rank = |name: &&'n str| {
+        let (likeness, slips) = (strsim::jaro_winkler(&word, name), strsim::damerau_levenshtein(&word, name));
+        (likeness > 0.8 || slips == 1).then_some((slips == 1 && name.chars().count() == length, likeness))
+    };
+    let mut ranked: Vec<_> = names.iter().filter_map(|name| Some((rank(name)?, *name))).collect();
+    ranked.sort_by(|(one, _), (other, _)| other.0.cmp(&one.0).then(other.1.total_cmp(&one.1)));
+    match ranked.as_slice() {
+        [(first, _), (second, _), ..] if first == second => None,
+        [(_, name), ..] => Some(name),
+        [] => None,
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +127,10 @@ mod tests {
             Complaint::read("invalid type: string \"x, expected f64\", expected u8"),
             Complaint::Unfit("a whole number from 0 to 255".into())
         );
+        assert_eq!(
+            Complaint::read("invalid value: integer `5000000000`, expected a nonzero u32"),
+            Complaint::Unfit("a whole number from 1 to 4294967295".into())
+        );
         assert_eq!(Complaint::read("a pattern needs"), Complaint::Other("a pattern needs"));
     }
 
@@ -127,6 +141,8 @@ mod tests {
         assert_eq!(nearest("Max-Frame", &names), Some("max_frame"));
         assert_eq!(nearest("prot", &names), Some("port"));
         assert_eq!(nearest("lgo", &["log", "clock"]), Some("log"));
+        assert_eq!(nearest("urlz", &["url", "urls"]), Some("urls"));
+        assert_eq!(nearest("1.1", &["1.2", "1.3"]), None, "either may be meant");
         assert_eq!(nearest("colour", &names), None);
         assert_eq!(nearest("", &names), None);
     }

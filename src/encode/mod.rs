@@ -29,6 +29,14 @@ pub struct Status {
 }
 
 impl Format {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+        }
+    }
+
     /// Appends `message` to `payload`.
     pub fn message(self, id: Id, gateway: &str, message: &Message, payload: &mut Vec<u8>) {
         match self {

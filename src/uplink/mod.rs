@@ -200,6 +200,14 @@ impl Config {
         }
     }
 
+    /// What it says, in lines for a person: what each is about, and what it says of that.
+    #[must_use]
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Mqtt(config) => config.summary(),
+        }
+    }
+
     /// Whether it can tell the gateway's name where `[gateway] id` does not: by a client certificate.
     #[must_use]
     pub fn names_gateway(&self) -> bool {

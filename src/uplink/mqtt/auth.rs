@@ -86,6 +86,19 @@ impl Auth {
         }
     }
 
+    /// What it is, for a person. The user name may be a secret.
+    pub(super) fn summary(&self) -> String {
+        match self {
+            Self::Password(Password { password_file, .. }) => {
+                format!("the password in {}", password_file.display())
+            }
+            Self::Jwt(Jwt { key, algorithm, lifetime, .. }) => {
+                let (key, name, lifetime) = (key.display(), algorithm.name(), units::show(*lifetime));
+                format!("a token signed with {key} ({name}, for {lifetime})")
+            }
+        }
+    }
+
     /// A user name and password for one connection.
     pub(super) fn login(&self, clock: &Clock) -> Result<Login, LinkError> {
         match self {

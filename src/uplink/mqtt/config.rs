@@ -1,5 +1,6 @@
 //! `[uplink]` with `type = "mqtt"`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -17,10 +18,10 @@ use crate::units::{self, Size};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `mqtts://host:port`, or `mqtt://host:port` to loopback only. Ports default to 8883 and 1883.
-    pub url: Option<String>,
+    pub url: Option<Url>,
     /// Instead of `url`: the broker, and those that stand by for it, in the order of trying.
     #[serde(default)]
-    pub urls: Vec<String>,
+    pub urls: Vec<Url>,
     /// Which MQTT.
     #[serde(default)]
     pub protocol: Protocol,
@@ -132,26 +133,19 @@ impl Config {
             )),
             (None, []) => problems.push((
                 "url",
-                "it is nowhere said where the broker is: write `url = \"mqtts://broker.example.com:8883\"`"
+                "it is nowhere said where the broker is: write `url = \"mqtts://broker.example.com:8883\"`, or \
+                 several as `urls`"
                     .to_owned(),
             )),
             (Some(_), []) | (None, _) => {}
         }
         let key = if self.url.is_some() { "url" } else { "urls" };
-        let mut clear = true;
-        for text in self.written() {
-            match Url::parse(text) {
-                Err(problem) => {
-                    clear = false;
-                    problems.push((key, problem));
-                }
-                Ok(url) => {
-                    clear &= !url.tls;
-                    problems.extend(self.misused(&url).map(|problem| (key, problem)));
-                }
-            }
+        let brokers = self.brokers();
+        if self.tls.is_none() && brokers.iter().any(|url| url.tls) {
+            let help = "mqtts:// needs certificates: add `tls = { ca = \"…\", cert = \"…\", key = \"…\" }`";
+            problems.push((key, help.to_owned()));
         }
-        if clear && self.tls.is_some() && self.written().next().is_some() {
+        if self.tls.is_some() && !brokers.is_empty() && brokers.iter().all(|url| !url.tls) {
             problems.push((
                 "tls",
                 "mqtt:// does not use certificates: use mqtts://, or leave `tls` out".to_owned(),
@@ -184,25 +178,23 @@ impl Config {
         problems
     }
 
-    fn written(&self) -> impl Iterator<Item = &String> {
-        self.url.iter().chain(&self.urls)
-    }
-
-    /// The brokers, in the order of trying: at least one, as there are no [`Config::problems`].
+    /// The brokers, in the order of trying: at least one where there are no [`Config::problems`].
     pub(super) fn brokers(&self) -> Vec<Url> {
-        self.written().filter_map(|text| Url::parse(text).ok()).collect()
+        self.url.iter().chain(&self.urls).cloned().collect()
     }
 
-    fn misused(&self, url: &Url) -> Option<String> {
-        if url.tls {
-            let help = "mqtts:// needs certificates: add `tls = { ca = \"…\", cert = \"…\", key = \"…\" }`";
-            self.tls.is_none().then(|| help.to_owned())
-        } else if url.is_loopback() {
-            None
-        } else {
-            let host = &url.host;
-            Some(format!("mqtt:// sends in the clear and is for this machine only: use mqtts:// for {host}"))
-        }
+    /// What it says, in lines for a person: what each is about, and what it says of that.
+    pub(in crate::uplink) fn summary(&self) -> Vec<(&'static str, String)> {
+        let brokers: Vec<_> = self.brokers().iter().map(Url::to_string).collect();
+        let protocol = match self.protocol {
+            Protocol::V5 => "5",
+            Protocol::V311 => "3.1.1",
+        };
+        let uplink = format!("{}, MQTT {protocol}, QoS {}", brokers.join(", then "), self.qos as u8);
+        let certificate = self.tls.as_ref().map(|tls| format!("the certificate in {}", tls.cert.display()));
+        let auth: Vec<_> = certificate.into_iter().chain(self.auth.as_ref().map(Auth::summary)).collect();
+        let auth = if auth.is_empty() { "none".to_owned() } else { auth.join(", and ") };
+        vec![("uplink", uplink), ("auth", auth)]
     }
 
     pub(in crate::uplink) fn absent(&self) -> Vec<(&'static str, String)> {
@@ -219,17 +211,37 @@ impl Config {
     }
 }
 
-/// Where the broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Url {
+/// Where the broker is, written `mqtts://host:port`, or `mqtt://host:port` to loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Url {
     pub(super) tls: bool,
     /// A name or an address, the latter without brackets.
     pub(super) host: String,
     pub(super) port: u16,
 }
 
+impl TryFrom<String> for Url {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let url = Self::parse(&text)?;
+        if url.tls || url.is_loopback() {
+            return Ok(url);
+        }
+        let host = &url.host;
+        Err(format!("mqtt:// sends in the clear and is for this machine only: use mqtts:// for {host}"))
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.peer())
+    }
+}
+
 impl Url {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| format!("{what}: write it as mqtts://broker.example.com:8883");
         let (tls, rest) = match text.split_once("://") {
             Some(("mqtts", rest)) => (true, rest),
@@ -325,9 +337,24 @@ mod tests {
         assert_eq!(keys("url = 'mqtt://localhost'\nurls = ['mqtt://localhost']"), ["urls"]);
         assert_eq!(keys(""), ["url"]);
         assert_eq!(keys("urls = []"), ["url"]);
-        assert_eq!(keys(&format!("urls = ['mqtts://a', 'b', 'mqtt://c']\n{TLS}")), ["urls", "urls"]);
         assert_eq!(keys("urls = ['mqtt://localhost', 'mqtts://a']"), ["urls"]);
         assert_eq!(keys(&format!("urls = ['mqtt://localhost', 'mqtt://[::1]']\n{TLS}")), ["tls"]);
+    }
+
+    #[test]
+    fn a_summary_names_the_brokers_in_their_order_and_how_the_gateway_shows_who_it_is() {
+        let summary =
+            |toml: &str| config(toml).summary().into_iter().map(|(_, says)| says).collect::<Vec<_>>();
+        assert_eq!(
+            summary(&format!("urls = ['mqtts://a', 'mqtts://[::1]:1']\nprotocol = '3.1.1'\nqos = 2\n{TLS}")),
+            ["mqtts://a:8883, then mqtts://[::1]:1, MQTT 3.1.1, QoS 2", "the certificate in /no/gw.pem"]
+        );
+        let auth = "auth = { type = 'jwt', username = 'u', key = '/no/jwt.key', algorithm = 'ES256' }";
+        assert_eq!(
+            summary(&format!("url = 'mqtt://localhost'\n{auth}")),
+            ["mqtt://localhost:1883, MQTT 5, QoS 1", "a token signed with /no/jwt.key (ES256, for 1h)"]
+        );
+        assert_eq!(summary("url = 'mqtt://localhost'")[1], "none");
     }
 
     #[test]
@@ -372,7 +399,8 @@ mod tests {
             assert_eq!(problems(&format!("url = 'mqtt://{host}:1883'")), []);
         }
         for host in ["192.168.1.2", "broker.local", "localhost.example.com", "[fd00::1]", "0.0.0.0"] {
-            assert_eq!(problems(&format!("url = 'mqtt://{host}:1883'"))[0].0, "url");
+            let read: Result<Config, _> = toml::from_str(&format!("url = 'mqtt://{host}:1883'"));
+            assert!(read.unwrap_err().to_string().contains("in the clear"), "{host}");
         }
         assert_eq!(problems("url = 'mqtts://broker'")[0].0, "url");
         assert_eq!(problems(&format!("url = 'mqtt://localhost'\n{TLS}"))[0].0, "tls");

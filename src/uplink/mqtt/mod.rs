@@ -26,7 +26,6 @@ use std::time::Duration;
 use rustls::ClientConfig;
 
 use self::auth::Auth;
-use self::config::Url;
 use self::identity::{Blame, Choice, Identity, Way};
 use self::link::{Accepted, Link, Options};
 use self::renewal::Renewal;
@@ -39,7 +38,7 @@ use crate::clock::Clock;
 use crate::model::{Publication, is_name};
 use crate::tls::{self, Client};
 
-pub use config::{Config, Protocol, Qos};
+pub use config::{Config, Protocol, Qos, Url};
 pub use identity::Stats;
 pub use session::Session;
 
