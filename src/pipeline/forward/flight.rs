@@ -14,11 +14,14 @@ pub(super) struct Flight {
     /// Taken from the outbox, and waiting for bytes in flight to be answered.
     pub(super) waiting: VecDeque<Publication>,
     pub(super) gaps: HashSet<Id>,
+    /// Those unanswered that the hunt goes faster for.
+    known: HashSet<Id>,
 }
 
 impl Flight {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, unanswered: VecDeque::new(), bytes: 0, waiting: VecDeque::new(), gaps: HashSet::new() }
+        let (gaps, known) = (HashSet::new(), HashSet::new());
+        Self { limits, unanswered: VecDeque::new(), bytes: 0, waiting: VecDeque::new(), gaps, known }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,6 +43,11 @@ impl Flight {
         self.unanswered.iter().any(|(id, _)| self.gaps.contains(id))
     }
 
+    /// Whether a message of a guilty device was sent and not answered.
+    pub(super) fn has_known(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// How many more messages may be taken from the outbox.
     pub(super) fn room(&self) -> usize {
         if self.waiting.is_empty() { self.limits.in_flight.saturating_sub(self.unanswered.len()) } else { 0 }
@@ -53,9 +61,13 @@ impl Flight {
         if fits || self.unanswered.is_empty() { self.waiting.pop_front() } else { None }
     }
 
-    pub(super) fn sent(&mut self, ids: &[Id], bytes: usize) {
+    /// It is sent; `known` tells whether its device is guilty.
+    pub(super) fn sent(&mut self, ids: &[Id], bytes: usize, known: bool) {
         // One publication counts once, by its first id.
         if let Some(id) = ids.first() {
+            if known {
+                self.known.insert(*id);
+            }
             self.unanswered.push_back((*id, bytes));
             self.bytes += bytes;
         }
@@ -63,6 +75,7 @@ impl Flight {
 
     /// It is answered, or was not sent at all. Gives its bytes.
     pub(super) fn answered(&mut self, id: Id) -> usize {
+        self.known.remove(&id);
         let index = self.unanswered.iter().position(|(other, _)| *other == id);
         let bytes = index.and_then(|index| self.unanswered.remove(index)).map_or(0, |(_, bytes)| bytes);
         self.bytes -= bytes;

@@ -12,7 +12,7 @@ use super::super::backoff::Backoff;
 use super::super::stop::Stop;
 use super::aside::{Answers, Aside};
 use super::flight::Flight;
-use super::hunt::{Finding, Hunt, Turn};
+use super::hunt::{Finding, Guilty, Hunt, Turn};
 use super::rate::Rate;
 use super::{CAP, Forward, GRACE};
 use crate::model::{Cause, Gap, Id, Kind, Publication};
@@ -28,6 +28,7 @@ const WITHHELD_MOST: usize = 1 << 20;
 /// What goes on over sessions.
 pub(super) struct Course {
     hunt: Hunt,
+    guilty: Guilty,
     /// What the hunt sends again.
     witness: Option<Publication>,
     rate: Option<Rate>,
@@ -39,7 +40,13 @@ impl Course {
     pub(super) fn new(forward: &Forward) -> Self {
         let now = forward.clock.monotonic();
         let rate = forward.replay.max_rate.map(|per_second| Rate::new(per_second, now));
-        Self { hunt: Hunt::default(), witness: None, rate, gaps_from: Duration::ZERO }
+        Self {
+            hunt: Hunt::default(),
+            guilty: Guilty::default(),
+            witness: None,
+            rate,
+            gaps_from: Duration::ZERO,
+        }
     }
 }
 
@@ -209,7 +216,7 @@ impl<'a, S: Session> Serving<'a, S> {
                 Some(publication) if self.is_withheld(&publication) => self.withhold(publication),
                 Some(publication) => {
                     if let Some(id) = publication.ids.first() {
-                        self.course.hunt.alone(*id);
+                        self.course.hunt.alone(*id, self.is_known(&publication));
                     }
                     self.alone = Some(publication.clone());
                     self.send(publication);
@@ -245,6 +252,11 @@ impl<'a, S: Session> Serving<'a, S> {
     /// Whether messages go one at a time, and the next may.
     fn goes_alone(&self) -> bool {
         self.course.hunt.is_on() && self.greeted && self.flight.unanswered().next().is_none()
+    }
+
+    /// Whether it is of a device whose message was found out before.
+    fn is_known(&self, publication: &Publication) -> bool {
+        matches!(&publication.kind, Kind::Data { device } if self.course.guilty.has(device))
     }
 
     fn is_withheld(&self, publication: &Publication) -> bool {
@@ -334,7 +346,8 @@ impl<'a, S: Session> Serving<'a, S> {
                 let mut unanswered = self.flight.unanswered();
                 let oldest = unanswered.next();
                 let count = unanswered.count() + 1;
-                self.course.hunt.closed(oldest, count, self.flight.has_gap())
+                let (gap, known) = (self.flight.has_gap(), self.flight.has_known());
+                self.course.hunt.closed(oldest, count, gap, known)
             }
             Broken::Lost(_) => {
                 self.course.hunt.ended();
@@ -350,11 +363,11 @@ impl<'a, S: Session> Serving<'a, S> {
 
     fn send(&mut self, publication: Publication) {
         let ids = publication.ids.clone();
-        let bytes = publication.payload.len();
+        let (bytes, known) = (publication.payload.len(), self.is_known(&publication));
         match self.session.send(publication) {
             Ok(()) => {
                 self.forward.stats.sent.fetch_add(1, Ordering::Relaxed);
-                self.flight.sent(&ids, bytes);
+                self.flight.sent(&ids, bytes, known);
             }
             Err(error) => {
                 for id in ids {
@@ -449,10 +462,14 @@ impl<'a, S: Session> Serving<'a, S> {
             Finding::Nothing => {}
             Finding::OneByOne(id) => tracing::warn!(
                 %id,
-                "the broker has closed the connection three times with the same message unanswered: messages go one at a \
-                 time, to find out whether it closes on one of them"
+                "the broker closes the connection with the same message unanswered, or one of a device that it has closed \
+                 on before: messages go one at a time, to find out whether it closes on one of them"
             ),
             Finding::Poison(id) => {
+                let found = self.alone.take().filter(|publication| publication.ids.contains(&id));
+                if let Some(Publication { kind: Kind::Data { device }, .. }) = found {
+                    self.course.guilty.note(&device);
+                }
                 let reason = "it closes the connection on it each time, and takes others";
                 self.give_up(id, Cause::Poison, reason);
             }

@@ -13,6 +13,10 @@
 //!    sessions that it takes to be sure of the other accused the witness is sent again: repeated, which receivers know
 //!    by its id, and no message that comes later has to go before its turn.
 //!
+//! A device whose message was given up is [`Guilty`] for the rest of the run, and where one of its messages is unanswered
+//! it goes faster: one session is enough to send one at a time, the first close on it alone to accuse it, and the third
+//! close to give it up. It takes a witness as ever.
+//!
 //! So whatever closes on everything, for however long, costs nothing: there is no witness; and where the other side
 //! recovers just for the witness, the accused are acknowledged right after. All are let go when a session is closed on
 //! nothing, or on a message that was a witness before: that is no poison's doing. A row of [`ACCUSED`] that it closes on
@@ -33,6 +37,29 @@ const ROW: u32 = 3;
 
 /// How many messages in a row are accused, and so withheld, before all are let go: at first, and at most.
 const ACCUSED: (usize, usize) = if cfg!(test) { (4, 8) } else { (16, 256) };
+
+/// How many devices are remembered as guilty.
+const GUILTY_MAX: usize = 16;
+
+/// The devices whose messages were found out last.
+#[derive(Debug, Default)]
+pub(super) struct Guilty(VecDeque<Box<str>>);
+
+impl Guilty {
+    /// This device is one.
+    pub(super) fn note(&mut self, device: &str) {
+        self.0.retain(|other| **other != *device);
+        self.0.push_back(device.into());
+        if self.0.len() > GUILTY_MAX {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether it is.
+    pub(super) fn has(&self, device: &str) -> bool {
+        self.0.iter().any(|other| **other == *device)
+    }
+}
 
 /// What is to be sent next, alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +94,13 @@ struct Suspect {
     id: Id,
     /// How many sessions in a row were closed with it the oldest unanswered.
     closes: u32,
+    /// Whether its device is guilty.
+    known: bool,
+}
+
+/// How many sessions in a row it takes.
+fn row(known: bool) -> u32 {
+    if known { 1 } else { ROW }
 }
 
 /// The state of the hunt.
@@ -84,8 +118,9 @@ pub(super) struct Hunt {
     /// The last that was acknowledged when it was alone, and whether that was in this session.
     witness: Option<Id>,
     witnessed: bool,
-    /// What this session was given alone and has not answered.
+    /// What this session was given alone and has not answered, and whether its device is guilty.
     alone: Option<Id>,
+    known: bool,
 }
 
 impl Default for Hunt {
@@ -99,6 +134,7 @@ impl Default for Hunt {
             witness: None,
             witnessed: false,
             alone: None,
+            known: false,
         }
     }
 }
@@ -144,9 +180,9 @@ impl Hunt {
         (self.alone, self.witnessed) = (None, false);
     }
 
-    /// This message is sent, and nothing else until it is answered.
-    pub(super) fn alone(&mut self, id: Id) {
-        self.alone = Some(id);
+    /// This message is sent, and nothing else until it is answered. `known` tells whether its device is guilty.
+    pub(super) fn alone(&mut self, id: Id, known: bool) {
+        (self.alone, self.known) = (Some(id), known);
     }
 
     /// The other side has taken this message.
@@ -190,9 +226,15 @@ impl Hunt {
     }
 
     /// The other side has closed the session, with `unanswered` messages of which `oldest` was sent first, and with a
-    /// gap record or without.
-    pub(super) fn closed(&mut self, oldest: Option<Id>, unanswered: usize, gap: bool) -> Finding {
-        if self.is_on() { self.closed_on_one() } else { self.closed_on_many(oldest, unanswered, gap) }
+    /// gap record or without. `known` tells whether one of them is of a guilty device.
+    pub(super) fn closed(
+        &mut self,
+        oldest: Option<Id>,
+        unanswered: usize,
+        gap: bool,
+        known: bool,
+    ) -> Finding {
+        if self.is_on() { self.closed_on_one() } else { self.closed_on_many(oldest, unanswered, gap, known) }
     }
 
     /// The session has ended in another way, which says nothing of any message, and breaks the row.
@@ -200,7 +242,7 @@ impl Hunt {
         (self.suspect, self.gaps, self.alone) = (None, 0, None);
     }
 
-    fn closed_on_many(&mut self, oldest: Option<Id>, unanswered: usize, gap: bool) -> Finding {
+    fn closed_on_many(&mut self, oldest: Option<Id>, unanswered: usize, gap: bool, known: bool) -> Finding {
         self.gaps = if gap { self.gaps + 1 } else { 0 };
         let closes = match oldest {
             Some(id) => self.count(id),
@@ -214,7 +256,7 @@ impl Hunt {
             }
         };
         match oldest {
-            Some(id) if closes >= ROW => {
+            Some(id) if closes >= row(known) => {
                 self.file = unanswered.max(1);
                 Finding::OneByOne(id)
             }
@@ -233,7 +275,7 @@ impl Hunt {
         };
         if let Some(accused) = self.accused.iter_mut().find(|accused| accused.id == id) {
             accused.closes += 1;
-            if accused.closes <= ROW + 1 {
+            if accused.closes <= row(accused.known) + 1 {
                 return Finding::Nothing;
             }
             self.accused.retain(|accused| accused.id != id);
@@ -241,12 +283,12 @@ impl Hunt {
             self.file = self.file.max(1);
             return Finding::Poison(id);
         }
-        let closes = self.count(id);
-        if self.accused.is_empty() && closes <= ROW {
+        let (closes, known) = (self.count(id), self.known);
+        if self.accused.is_empty() && closes <= ROW && !known {
             return Finding::Nothing;
         }
         self.suspect = None;
-        self.accused.push_back(Suspect { id, closes });
+        self.accused.push_back(Suspect { id, closes, known });
         if self.accused.len() < self.most { Finding::Nothing } else { self.everything() }
     }
 
@@ -260,7 +302,7 @@ impl Hunt {
     /// Counts a session that was closed with this message the oldest unanswered.
     fn count(&mut self, id: Id) -> u32 {
         let before = self.suspect.filter(|suspect| suspect.id == id).map_or(0, |suspect| suspect.closes);
-        self.suspect = Some(Suspect { id, closes: before + 1 });
+        self.suspect = Some(Suspect { id, closes: before + 1, known: false });
         before + 1
     }
 }

@@ -22,6 +22,9 @@ struct World {
     given_up: Vec<u64>,
     findings: Vec<Finding>,
     sessions: usize,
+    /// How many devices there are, which send in turn, and which of them are guilty. Without any none ever is.
+    devices: u64,
+    guilty: Vec<u64>,
 }
 
 const WINDOW: usize = 8;
@@ -33,6 +36,10 @@ fn id(sequence: u64) -> Id {
 impl World {
     fn new(messages: u64) -> Self {
         Self { queue: (0..messages).collect(), ..Self::default() }
+    }
+
+    fn knows(&self, message: u64) -> bool {
+        message.checked_rem(self.devices).is_some_and(|device| self.guilty.contains(&device))
     }
 
     /// One session. True where the broker closed it; else nothing is left that may be sent. `flushes` tells whether
@@ -52,7 +59,8 @@ impl World {
                 window[..told].iter().for_each(|message| self.take(*message));
                 if until.is_some() {
                     let oldest = window.get(told).unwrap_or(oldest);
-                    self.close(Some(*oldest), window.len() - told);
+                    let known = window[told..].iter().any(|message| self.knows(*message));
+                    self.close(Some(*oldest), window.len() - told, known);
                     return true;
                 }
                 continue;
@@ -76,9 +84,9 @@ impl World {
                 }
             };
             withheld.retain(|message| *message != next);
-            self.hunt.alone(id(next));
+            self.hunt.alone(id(next), self.knows(next));
             if broker(next) == Answer::Closes {
-                self.close(Some(next), 1);
+                self.close(Some(next), 1, self.knows(next));
                 return true;
             }
             self.take(next);
@@ -96,14 +104,15 @@ impl World {
         self.found(finding);
     }
 
-    fn close(&mut self, oldest: Option<u64>, unanswered: usize) {
-        let finding = self.hunt.closed(oldest.map(id), unanswered, false);
+    fn close(&mut self, oldest: Option<u64>, unanswered: usize, known: bool) {
+        let finding = self.hunt.closed(oldest.map(id), unanswered, false, known);
         self.found(finding);
     }
 
     fn found(&mut self, finding: Finding) {
         if let Finding::Poison(Id { sequence, .. }) = finding {
             self.given_up.push(sequence);
+            self.guilty.extend(sequence.checked_rem(self.devices));
             self.queue.retain(|other| *other != sequence);
         }
         if finding != Finding::Nothing {
@@ -144,6 +153,45 @@ fn a_poison_behind_others_whose_acknowledgements_are_lost_is_found_by_sending_on
     assert_eq!((world.given_up.as_slice(), world.taken.len()), ([5].as_slice(), 19));
     assert_eq!(world.findings[0], Finding::OneByOne(id(0)));
     assert!(world.taken.is_sorted());
+}
+
+#[test]
+fn the_next_poison_of_a_device_that_was_found_out_takes_three_closes_and_a_witness() {
+    for flushes in [true, false] {
+        let poison = [5, 13, 21, 25];
+        let mut world = World { devices: 4, ..World::new(40) };
+        deliver(&mut world, flushes, 100, closes_on(&poison));
+        assert_eq!(world.given_up, poison);
+        assert!(world.taken.is_sorted());
+        assert_eq!(world.taken.len(), 36);
+        let mut slow = World::new(40);
+        deliver(&mut slow, flushes, 100, closes_on(&poison));
+        println!("{} sessions instead of {}", world.sessions, slow.sessions);
+        // The first takes what it took; of the others each a close among others, one alone, and one or two after a
+        // witness.
+        assert!(world.sessions <= 6 + 4 * 3 + 2, "{} sessions", world.sessions);
+        assert!(world.sessions < slow.sessions, "{} and {}", world.sessions, slow.sessions);
+    }
+}
+
+#[test]
+fn a_guilty_device_costs_nothing_where_the_broker_closes_on_everything_or_takes_it_after_the_witness() {
+    for closes in 0..30 {
+        let mut world = World { devices: 1, guilty: vec![0], ..World::new(12) };
+        for _ in 0..closes {
+            world.session(true, |_| Answer::Closes);
+        }
+        deliver(&mut world, true, 100, |_| Answer::Takes);
+        assert_eq!(world.given_up, [0_u64; 0], "after {closes}");
+    }
+}
+
+#[test]
+fn the_guilty_are_few_and_the_last() {
+    let mut guilty = Guilty::default();
+    (0..100).for_each(|n| guilty.note(&format!("device-{}", n / 2)));
+    assert_eq!(guilty.0.len(), GUILTY_MAX);
+    assert!(guilty.has("device-49") && guilty.has("device-34") && !guilty.has("device-33"));
 }
 
 #[test]
@@ -207,13 +255,13 @@ fn sessions_that_end_otherwise_break_the_row_and_are_no_evidence() {
         world.hunt.ended();
     }
     assert!(!world.hunt.is_on());
-    world.close(Some(0), 3);
-    world.close(Some(1), 2);
-    world.close(Some(0), 3);
+    world.close(Some(0), 3, false);
+    world.close(Some(1), 2, false);
+    world.close(Some(0), 3, false);
     assert!(!world.hunt.is_on(), "another message each time");
-    world.close(None, 0);
-    world.close(Some(0), 3);
-    world.close(Some(0), 3);
+    world.close(None, 0, false);
+    world.close(Some(0), 3, false);
+    world.close(Some(0), 3, false);
     assert!(!world.hunt.is_on(), "closed on nothing in between");
 }
 
@@ -225,24 +273,24 @@ fn a_session_that_is_closed_on_nothing_lets_all_accused_go() {
     }
     assert!(world.hunt.withholds(id(0)));
     world.hunt.opened();
-    world.close(None, 0);
+    world.close(None, 0, false);
     assert!(!world.hunt.is_on() && !world.hunt.withholds(id(0)));
 }
 
 #[test]
 fn gap_records_are_suspected_where_messages_alone_are_taken() {
     let mut hunt = Hunt::default();
-    assert_eq!(hunt.closed(Some(id(1)), 2, true), Finding::Nothing);
-    assert_eq!(hunt.closed(Some(id(1)), 2, true), Finding::Nothing);
-    assert_eq!(hunt.closed(Some(id(1)), 2, true), Finding::OneByOne(id(1)));
+    assert_eq!(hunt.closed(Some(id(1)), 2, true, false), Finding::Nothing);
+    assert_eq!(hunt.closed(Some(id(1)), 2, true, false), Finding::Nothing);
+    assert_eq!(hunt.closed(Some(id(1)), 2, true, false), Finding::OneByOne(id(1)));
     hunt.opened();
-    hunt.alone(id(1));
+    hunt.alone(id(1), false);
     assert_eq!(hunt.acknowledged(id(1)), Finding::Nothing);
-    hunt.alone(id(2));
+    hunt.alone(id(2), false);
     assert_eq!(hunt.acknowledged(id(2)), Finding::Gaps);
 
     let mut hunt = Hunt::default();
-    let found: Vec<_> = (0..3).map(|_| hunt.closed(None, 0, true)).collect();
+    let found: Vec<_> = (0..3).map(|_| hunt.closed(None, 0, true, false)).collect();
     assert_eq!(found, [Finding::Nothing, Finding::Nothing, Finding::Gaps], "no message was there at all");
 }
 
@@ -264,9 +312,9 @@ fn some_poison() -> impl Strategy<Value = (u64, Vec<u64>)> {
 proptest! {
     #[test]
     fn a_broker_that_closes_on_certain_messages_gets_all_others_in_order_in_a_bounded_number_of_sessions(
-        (messages, poison) in some_poison(), flushes in any::<bool>(),
+        (messages, poison) in some_poison(), flushes in any::<bool>(), devices in 0_u64..5,
     ) {
-        let mut world = World::new(messages);
+        let mut world = World { devices, ..World::new(messages) };
         let most = 20 * (poison.len() + 1);
         deliver(&mut world, flushes, most, closes_on(&poison));
         prop_assert!(world.queue.is_empty(), "{:?} after {} sessions", world.queue, world.sessions);
@@ -282,8 +330,9 @@ proptest! {
         messages in 1_u64..30,
         flushes in any::<bool>(),
         ends in prop::collection::vec(0_u8..10, 0..60),
+        guilty in prop::collection::vec(0_u64..3, 0..3),
     ) {
-        let mut world = World::new(messages);
+        let mut world = World { devices: 3, guilty, ..World::new(messages) };
         for end in ends {
             match end {
                 0 => {
@@ -292,7 +341,7 @@ proptest! {
                 }
                 1 => {
                     world.hunt.opened();
-                    world.close(None, 0);
+                    world.close(None, 0, false);
                 }
                 _ => drop(world.session(flushes, |_| Answer::Closes)),
             }

@@ -118,3 +118,46 @@ async fn gap_records_that_the_broker_closes_on_are_kept_back_for_an_hour_and_mes
     run.outbox.append(messages(3)).await;
     assert_eq!(clouds[3].take(3).await.0, devices(0..3));
 }
+
+/// A device that sends one poison after the other among good messages of others.
+#[tokio::test(start_paused = true)]
+async fn the_next_poison_of_a_device_that_was_found_out_holds_the_others_up_for_moments() {
+    let (mut clouds, scenes) = scenes(40);
+    let run = run(scenes);
+    let clock = Clock::injected(Timestamp(0), true);
+    let bad = |publication: &Publication| is_of(publication, "bad");
+    let mut taken = Vec::new();
+    let mut took = Vec::new();
+    let mut clouds = clouds.iter_mut();
+    for round in 0..5 {
+        let start = clock.monotonic();
+        let mut batch = messages(8);
+        batch.insert(3, message("bad"));
+        run.outbox.append(batch).await;
+        while run.outbox.stats().waiting() > 0 {
+            let cloud = clouds.next().unwrap_or_else(|| panic!("too many sessions, in round {round}"));
+            while let Some(publication) = cloud.sent.recv().await {
+                if bad(&publication) {
+                    cloud.answers.send(Err(closed())).unwrap();
+                    break;
+                }
+                if let Kind::Data { device } = &publication.kind {
+                    taken.push(device.to_string());
+                }
+                cloud.say(Event::Acknowledged(publication.ids));
+                tokio::task::yield_now().await;
+                sleep(Duration::from_millis(1)).await;
+                if run.outbox.stats().waiting() == 0 {
+                    cloud.answers.send(Err(lost("the round is over"))).unwrap();
+                    break;
+                }
+            }
+        }
+        took.push(clock.monotonic() - start);
+    }
+    println!("{took:?}");
+    assert_eq!(run.stats.given_up.get(), 5);
+    assert!(took[1..].iter().all(|took| *took < Duration::from_secs(6)), "{took:?}");
+    let first: Vec<_> = taken.iter().filter(|device| **device == "device-7").collect();
+    assert!(first.len() >= 5, "{taken:?}");
+}
