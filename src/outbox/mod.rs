@@ -42,7 +42,6 @@ mod store;
 mod tests;
 mod writer;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +59,7 @@ use queue::{Ask, Queue, Settings, Step};
 pub use replay::Replay;
 use sqlite::Sqlite;
 pub use stats::Stats;
-use store::{Done, Job, Store};
+use store::{Done, Job, Known, Store};
 use writer::Shared;
 
 /// `[buffer]`.
@@ -454,7 +453,7 @@ impl Outbox {
 /// A queue with what `store` holds, if it opens, and what the run before left. Does the small write of the start.
 fn begin(store: &mut dyn Store, settings: Settings, stamp: Stamp) -> (Queue, Option<Vec<u8>>) {
     let now = stamp.monotonic;
-    let mut opened = store.open(&HashSet::new(), stamp.wall);
+    let mut opened = store.open(&Known::default(), stamp.wall);
     let before = opened.as_mut().ok().and_then(|found| found.run.as_mut());
     let saved = before.and_then(|run| run.saved.take());
     let epoch = match &opened {

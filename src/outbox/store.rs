@@ -87,6 +87,22 @@ pub(super) struct Found {
     pub(super) set_aside: Option<SetAside>,
 }
 
+/// What memory has of a file, or knows of it.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The messages that it has.
+    pub(super) ids: HashSet<Id>,
+    /// Rows below this that are not among those were answered for.
+    pub(super) settled_below: Position,
+}
+
+impl Default for Known {
+    /// Nothing.
+    fn default() -> Self {
+        Self { ids: HashSet::new(), settled_below: Position::MIN }
+    }
+}
+
 /// A damaged file that was moved away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SetAside {
@@ -94,6 +110,10 @@ pub(super) struct SetAside {
     pub(super) path: PathBuf,
     /// How many of its messages are in the new file.
     pub(super) salvaged: u64,
+    /// How many are not, where that is known; those are among them that memory has.
+    pub(super) missing: Option<u64>,
+    /// Whether it had windows that were saved: they are lost as well.
+    pub(super) windows: bool,
 }
 
 /// The space that a store has.
@@ -163,8 +183,8 @@ pub(super) enum Fault {
 /// What keeps rows over a restart.
 pub(super) trait Store: Send {
     /// Opens what there is or makes it new. A damaged file is set aside under a name with the time `now`, and what can
-    /// be read of it is put into the new one, but for the messages in `known`: memory has those.
-    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault>;
+    /// be read of it is put into the new one, but for what memory has or knows to be settled.
+    fn open(&mut self, known: &Known, now: Timestamp) -> Result<Found, Fault>;
 
     /// Reads rows from `from` on, in order, at most `rows` and about `bytes`, at least one where there is one. Where
     /// `until` is given the last row of all is the one before it; a file that does not have it is damaged.
@@ -191,8 +211,8 @@ pub(super) trait Store: Send {
 pub(super) enum Job {
     /// [`Store::open`].
     Open {
-        /// The messages that memory has.
-        known: HashSet<Id>,
+        /// What memory knows.
+        known: Known,
     },
     /// [`Store::read`].
     Read {

@@ -118,3 +118,46 @@ fn a_buffer_with_pages_of_noise_loses_what_they_held_and_goes_on() {
         pages
     });
 }
+
+/// A first outage is delivered, and its rows leave free pages. In a second one weir is killed with rows that only the
+/// log has; then something writes over the header of the database.
+#[test]
+fn a_header_that_is_written_over_after_a_kill_costs_nothing_that_was_committed() {
+    let mut pty = Pty::open().unwrap();
+    let config = format!(
+        "[sources.line]\ntype = 'serial'\nport = '{}'\ndecode = {{ type = 'json' }}\n\
+         [buffer]\ndurability = 'always'\n",
+        pty.port().display()
+    );
+    let mut site = Site::new(&config);
+    let file = site.dir().join("gateway/outbox.db");
+    let write = |pty: &mut Pty, numbers: std::ops::Range<u64>| {
+        numbers.for_each(|n| writeln!(pty, "{{\"n\":{n}}}").unwrap());
+        pty.wait_until_read().unwrap();
+    };
+    site.broker.stop().unwrap();
+    site.agent.start_until("no connection").unwrap();
+    write(&mut pty, 0..2_000);
+    site.broker.restart().unwrap();
+    let all = |messages: &[Value]| messages.iter().map(number).collect::<BTreeSet<_>>();
+    site.data("the first outage is delivered", |data| all(data).len() == 2_000);
+    assert!(site.agent.terminate().unwrap().success());
+    site.broker.stop().unwrap();
+    site.agent.start_until("no connection").unwrap();
+    write(&mut pty, 2_000..2_700);
+    // What is older than a second or two is committed.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    site.agent.kill().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    fastrand::Rng::with_seed(7).fill(&mut bytes[..512]);
+    fs::write(&file, bytes).unwrap();
+    site.broker.restart().unwrap();
+    site.agent.start_until("connected").unwrap();
+    write(&mut pty, 2_700..2_701);
+    let data = site.data("what waited arrives", |data| all(data).contains(&2_700));
+    let arrived = all(&data);
+    let lost: Vec<u64> = (2_000..2_700).filter(|n| !arrived.contains(n)).collect();
+    println!("lost {}", lost.len());
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(site.agent.terminate().unwrap().success());
+}

@@ -96,15 +96,28 @@ impl Queue {
         self.measure(found.space);
         self.run_due = true;
         self.ledger.adopt(found.losses, now);
-        if let Some(SetAside { path, salvaged }) = found.set_aside {
+        let held = std::mem::take(&mut self.held);
+        self.settled_below = Position::MIN;
+        if let Some(SetAside { path, salvaged, missing, windows }) = found.set_aside {
+            let lost = missing.map(|missing| missing.saturating_sub(held));
             tracing::error!(
                 file = %path.display(),
                 salvaged,
+                lost = lost.map_or_else(|| "unknown".to_owned(), |lost| lost.to_string()),
                 "the buffer's file was damaged: set aside, and begun anew with the messages that could be salvaged; that \
                  others are lost is reported as a gap"
             );
             self.stats.salvaged.fetch_add(salvaged, Ordering::Relaxed);
-            self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
+            let lost = lost.filter(|lost| *lost > 0);
+            if let Some(lost) = lost {
+                self.stats.damaged.fetch_add(lost, Ordering::Relaxed);
+                // Not merged with losses whose number nobody knows.
+                let (id, loss) = (self.next_id(), Loss { messages: Some(lost), ..Loss::UNKNOWN });
+                self.ledger.lose_sealed(Cause::Damaged, loss, id, now);
+            }
+            if lost.is_none() || windows {
+                self.ledger.lose(Cause::Damaged, None, Loss::UNKNOWN, now);
+            }
         }
         // A file that was damaged in this run has this run's own note.
         let crashed = match found.run {
@@ -204,6 +217,10 @@ impl Queue {
 
     /// Lets go of a file that is lost, and keeps what memory has of it.
     fn detach(&mut self, now: Duration) {
+        let stored = self.out.values().filter(|entry| entry.stored).count();
+        let ahead = self.ahead.iter().filter(|met| matches!(met, Met::Row(_))).count();
+        self.held = (stored + ahead + self.settled) as u64;
+        self.settled_below = self.next_read;
         self.out = std::mem::take(&mut self.out)
             .into_iter()
             .map(|(position, entry)| (position, Entry { stored: false, ..entry }))

@@ -145,6 +145,9 @@ pub(super) struct Queue {
     /// Whether a file that was found damaged is to be salvaged: until then nothing that comes after its rows is handed
     /// out.
     salvaging: bool,
+    /// Of such a file: how many of its rows memory has or knows to be settled, and below which all others are.
+    held: u64,
+    settled_below: Position,
     /// The look through what a run left that did not stop in order.
     check: Option<Check>,
     /// How many rows the disk has that were settled and not deleted yet, their bytes, and since when.
@@ -204,6 +207,8 @@ impl Queue {
             disk: Disk::absent(),
             reading: None,
             salvaging: false,
+            held: 0,
+            settled_below: Position::MIN,
             check: None,
             settled: 0,
             settled_bytes: 0,

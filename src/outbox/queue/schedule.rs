@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::super::ledger::Loss;
-use super::super::store::{Done, Job};
+use super::super::store::{Done, Job, Known};
 use super::{Disk, Queue, Settings, Trouble, ages};
 use crate::model::{Cause, Stamp};
 
@@ -66,8 +66,9 @@ impl Queue {
             if let Closing::Asked { tried, .. } = &mut self.closing {
                 *tried = true;
             }
-            let memory = self.out.values().chain(&self.tail).map(|entry| entry.id);
-            return Step::Work(Job::Open { known: memory.collect() });
+            let ids = self.out.values().chain(&self.tail).map(|entry| entry.id).collect();
+            let known = Known { ids, settled_below: self.settled_below };
+            return Step::Work(Job::Open { known });
         }
         let commit = self.commit_at().is_some_and(|at| at <= now);
         // Neither holds up the other, however often it comes.

@@ -78,16 +78,16 @@ impl Sqlite {
     }
 }
 
-/// Deletes everything below `end`, but for what is in `keep`.
-pub(super) fn delete(connection: &Connection, end: Position, keep: &[Position]) -> Result<(), Error> {
+/// Deletes everything below `end`, but for what is in `keep`, and tells how many rows that were.
+pub(super) fn delete(connection: &Connection, end: Position, keep: &[Position]) -> Result<u64, Error> {
     let sql = "DELETE FROM messages WHERE position >= ?1 AND position < ?2";
     let mut delete = connection.prepare(sql)?;
-    let mut from = Position::MIN;
+    let (mut from, mut deleted) = (Position::MIN, 0);
     for end in keep.iter().copied().chain([end]) {
-        delete.execute([from, end])?;
+        deleted += delete.execute([from, end])? as u64;
         from = end.saturating_add(1);
     }
-    Ok(())
+    Ok(deleted)
 }
 
 /// FNV-1a over id and bytes, folded to 32 bits: it finds what a worn card does, not what somebody forges.

@@ -26,15 +26,14 @@ mod pages;
 mod salvage;
 mod space;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::store::{Commit, Committed, Dead, Fault, Found, Met, Position, Run, SetAside, Store};
-use crate::model::{Id, Timestamp};
+use super::store::{Commit, Committed, Dead, Fault, Found, Known, Met, Position, Run, Store};
+use crate::model::Timestamp;
 use space::Floor;
 
 /// The file's name in the state directory.
@@ -64,6 +63,8 @@ pub(super) struct Sqlite {
     connection: Option<Connection>,
     /// Which file that is.
     which: Option<(u64, u64)>,
+    /// How many messages it has, where that is known without reading them all.
+    messages: Option<u64>,
     /// Whether the file is known to be damaged, so that opening must set it aside.
     damaged: bool,
     reads_failed: u32,
@@ -86,6 +87,7 @@ impl Sqlite {
             pages_max,
             connection: None,
             which: None,
+            messages: None,
             damaged: false,
             reads_failed: 0,
             dead_max: Self::dead_max(max_bytes),
@@ -154,9 +156,12 @@ impl Sqlite {
         }
         let run = connection
             .query_row("SELECT epoch, clean, saved FROM run", [], |row| {
-                Ok(Run { epoch: unsigned(row.get(0)?), clean: row.get(1)?, saved: row.get(2)? })
+                let note: i64 = row.get(1)?;
+                Ok((Run { epoch: unsigned(row.get(0)?), clean: note != 0, saved: row.get(2)? }, left(note)))
             })
             .optional()?;
+        let (run, left) = run.unzip();
+        self.messages = if ends.is_none() { Some(0) } else { left.flatten() };
         let dead = dead::all(connection)?;
         self.dead_bytes = dead.iter().map(|kept| kept.bytes as u64).sum();
         let (losses, marks) = (losses::all(connection)?, marks::all(connection)?);
@@ -180,7 +185,7 @@ impl Sqlite {
             self.floor.look(growth.saturating_add(rows));
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        messages::delete(&transaction, commit.delete_below, &commit.keep)?;
+        let deleted = messages::delete(&transaction, commit.delete_below, &commit.keep)?;
         for (key, record) in &commit.losses {
             losses::write(&transaction, *key, record.as_ref())?;
         }
@@ -193,8 +198,10 @@ impl Sqlite {
         if let Some(marks) = &commit.marks {
             marks::write(&transaction, marks)?;
         }
+        // Where every row was taken in order, so many are left.
+        let mut messages = self.messages.map(|messages| messages.saturating_sub(deleted) + taken as u64);
         if let (Some(run), true) = (&commit.run, complete) {
-            write_run(&transaction, run)?;
+            write_run(&transaction, run, messages)?;
         }
         // A file that an outage has blown up, or that a lowered `max_bytes` finds too large, is let shrink.
         let empty = number(&transaction, "SELECT NOT EXISTS (SELECT 1 FROM messages)")? == 1;
@@ -209,6 +216,10 @@ impl Sqlite {
         }
         let space = self.space(&transaction)?;
         transaction.commit()?;
+        if empty {
+            messages = Some(0);
+        }
+        self.messages = messages;
         if pages > self.pages_max {
             set(connection, "max_page_count", self.pages_max as i64)?;
         }
@@ -242,19 +253,21 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, known: &Known, now: Timestamp) -> Result<Found, Fault> {
         self.connection = None;
         self.reads_failed = 0;
+        let before = self.messages.take();
         let first = if self.damaged { Err(Fault::Corrupt(String::new())) } else { self.open_once() };
         let Err(Fault::Corrupt(_)) = first else { return first };
         let path = self.set_aside(now)?;
         let begun = self.open_once()?;
         let Some(mut connection) = self.connection.take() else { return Ok(begun) };
-        let result =
-            self.salvage(&mut connection, &path, known).and_then(|s| Ok((s, self.found(&connection)?)));
+        let result = self
+            .salvage(&mut connection, &path, known, before)
+            .and_then(|s| Ok((s, self.found(&connection)?)));
         self.connection = Some(connection);
-        let (salvaged, found) = result.map_err(|error| self.fault("salvage messages into", &error))?;
-        Ok(Found { fresh: true, set_aside: Some(SetAside { path, salvaged }), ..found })
+        let (set_aside, found) = result.map_err(|error| self.fault("salvage messages into", &error))?;
+        Ok(Found { fresh: true, set_aside: Some(set_aside), ..found })
     }
 
     fn read(
@@ -311,9 +324,16 @@ impl Store for Sqlite {
     }
 }
 
-fn write_run(connection: &Connection, run: &Run) -> Result<(), Error> {
-    let note = (signed(run.epoch), run.clean, &run.saved);
+/// `clean` is 0, or 1 for an orderly stop, or 2 and as many more as messages were left by it.
+fn write_run(connection: &Connection, run: &Run, messages: Option<u64>) -> Result<(), Error> {
+    let clean = if run.clean { messages.map_or(1, |messages| signed(messages.saturating_add(2))) } else { 0 };
+    let note = (signed(run.epoch), clean, &run.saved);
     connection.execute("INSERT OR REPLACE INTO run VALUES (0, ?1, ?2, ?3)", note).map(drop)
+}
+
+/// How many messages were left, by what `clean` says.
+fn left(clean: i64) -> Option<u64> {
+    u64::try_from(clean).ok()?.checked_sub(2)
 }
 
 /// Sets a pragma, whether it answers or not.

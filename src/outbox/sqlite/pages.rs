@@ -79,10 +79,13 @@ impl Pages {
         Some(page)
     }
 
-    /// Which pages are free, by their number; none where the list is damaged from its beginning.
-    pub(super) fn free(&self) -> Vec<bool> {
+    /// Which pages are free, by their number, and whether those are all. None where the list is damaged from its
+    /// beginning.
+    pub(super) fn free(&self) -> (Vec<bool>, bool) {
         let mut free = vec![false; self.count as usize + 1];
-        let mut trunk = self.page(1).and_then(|page| number(&page, 32)).unwrap_or(0);
+        let first = self.page(1).unwrap_or_default();
+        let ours = first.starts_with(b"SQLite format 3\0");
+        let mut trunk = number(&first, 32).unwrap_or(0);
         while let Some(seen @ false) = free.get_mut(trunk as usize) {
             if trunk == 0 {
                 break;
@@ -98,7 +101,9 @@ impl Pages {
             }
             trunk = number(&page, 0).unwrap_or(0);
         }
-        free
+        let all = number(&first, 36)
+            .is_some_and(|count| free.iter().filter(|free| **free).count() == count as usize);
+        (free, ours && all)
     }
 
     /// The rows of a leaf page: row id and record. A cell that makes no sense is passed over.

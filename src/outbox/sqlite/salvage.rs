@@ -9,17 +9,16 @@
 //! has it, and the other goes before all: it was acknowledged, or it is a dead letter on its second way, which keeps no
 //! order.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Error, OptionalExtension};
 
 use super::super::ledger::{Loss, Record};
-use super::super::store::{Dead, Position, Row, Run};
+use super::super::store::{Dead, Known, Position, Row, Run, SetAside};
 use super::messages::checksum;
 use super::pages::{Field, Pages};
-use super::{FARTHEST, Sqlite, losses, unsigned, write_run};
+use super::{FARTHEST, Sqlite, left, losses, unsigned, write_run};
 use crate::model::{Cause, Id, Timestamp};
 
 /// How many pages' rows are put into the new file in one transaction.
@@ -28,19 +27,22 @@ const BATCH: usize = 64;
 const DISPLACED: Position = -FARTHEST / 2;
 
 impl Sqlite {
-    /// Puts into the new file what the one that was set aside at `aside` still has, but for messages that memory has:
-    /// those in `known`. Gives how many messages that are.
+    /// Puts into the new file what the one that was set aside at `aside` still has, but for messages that memory has or
+    /// knows to be settled. It had `before` of them, where that is known. Gives what became of it.
     pub(super) fn salvage(
         &self,
         connection: &mut Connection,
         aside: &Path,
-        known: &HashSet<Id>,
-    ) -> Result<u64, Error> {
-        let Ok(file) = File::open(aside) else { return Ok(0) };
+        known: &Known,
+        before: Option<u64>,
+    ) -> Result<SetAside, Error> {
+        let nothing = SetAside { path: aside.to_owned(), salvaged: 0, missing: before, windows: false };
+        let Ok(file) = File::open(aside) else { return Ok(nothing) };
         let mut log = aside.as_os_str().to_owned();
         log.push("-wal");
-        let Ok(pages) = Pages::new(file, File::open(PathBuf::from(log)).ok()) else { return Ok(0) };
-        let free = pages.free();
+        let Ok(pages) = Pages::new(file, File::open(PathBuf::from(log)).ok()) else { return Ok(nothing) };
+        let (free, all_free) = pages.free();
+        let (mut left, mut windows) = (None, false);
         let (mut messages, mut told, mut letters) = (0, 0, 0);
         let mut displaced = DISPLACED;
         let mut run: Option<Run> = None;
@@ -62,7 +64,8 @@ impl Sqlite {
                             note.epoch = note.epoch.max(epoch);
                             // A page has each position once.
                             let fresh = rows.iter().all(|other| other.position != row.position);
-                            if fresh && !known.contains(&row.id) {
+                            let settled = row.position < known.settled_below;
+                            if fresh && !settled && !known.ids.contains(&row.id) {
                                 rows.extend(place(&transaction, row, &mut displaced)?);
                             }
                         }
@@ -70,7 +73,8 @@ impl Sqlite {
                             losses::write(&transaction, told, Some(&record))?;
                             told += 1;
                         }
-                        Some(Met::Run(found)) => {
+                        Some(Met::Run(found, count, saved)) => {
+                            (left, windows) = (count, saved);
                             let epoch = run.map_or(found.epoch, |known| known.epoch.max(found.epoch));
                             run = Some(Run { epoch, ..found });
                         }
@@ -92,9 +96,10 @@ impl Sqlite {
             connection.execute(shift, [first - displaced, displaced])?;
         }
         if let Some(run) = run {
-            write_run(connection, &run)?;
+            write_run(connection, &run, Some(messages))?;
         }
-        Ok(messages)
+        let missing = before.or(left).filter(|_| all_free).map(|before| before.saturating_sub(messages));
+        Ok(SetAside { salvaged: messages, missing, windows, ..nothing })
     }
 }
 
@@ -127,7 +132,8 @@ fn place(connection: &Connection, row: Row, displaced: &mut Position) -> Result<
 enum Met {
     Message(Row),
     Loss(Record),
-    Run(Run),
+    /// The note of the run, how many messages it says that there were, and whether windows were saved with it.
+    Run(Run, Option<u64>, bool),
     Dead(Dead),
 }
 
@@ -142,8 +148,9 @@ fn read(key: i64, fields: &[Field]) -> Option<Met> {
             (right && near).then(|| Met::Message(Row { position: key, id, bytes: bytes.as_slice().into() }))
         }
         // What was saved has no checksum, and is not taken for good.
-        [Null, Integer(epoch), Integer(clean), Blob(_) | Null] if key == 0 => {
-            Some(Met::Run(Run { epoch: unsigned(*epoch), clean: *clean == 1, saved: None }))
+        [Null, Integer(epoch), Integer(note), saved @ (Blob(_) | Null)] if key == 0 => {
+            let run = Run { epoch: unsigned(*epoch), clean: *note != 0, saved: None };
+            Some(Met::Run(run, left(*note), *saved != Null))
         }
         [
             Null,

@@ -7,7 +7,7 @@
 //!
 //! `WEIR_CASES` asks for more cases, `WEIR_SEED` for those of a run that has failed: it prints its seed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::sync::oneshot::{self, Sender};
 use super::super::dead::LETTERS_MAX;
 use super::super::queue::{Ask, Queue, Settings, Step};
 use super::super::sqlite::Sqlite;
-use super::super::store::{Commit, Dead, Done, Job, Met, Position, Store};
+use super::super::store::{Commit, Dead, Done, Job, Known, Met, Position, Store};
 use super::super::{WhenFull, begin};
 use super::platter::{Faults, Faulty, Platter};
 use super::{message, number, small};
@@ -139,6 +139,8 @@ struct World<'a> {
     /// more are told than lost.
     marked: BTreeSet<Id>,
     spared: BTreeSet<u64>,
+    /// What was given up since the last commit: a crash undoes that.
+    fresh: BTreeSet<u64>,
     crashes: u64,
     /// Whether open windows found no room, of which nobody knows how much they were: the ledger may have to merge that
     /// with what it knows.
@@ -179,6 +181,7 @@ impl<'a> World<'a> {
             revivals: 0,
             marked: BTreeSet::new(),
             spared: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             crashes: 0,
             unknown: false,
         }
@@ -222,7 +225,9 @@ impl<'a> World<'a> {
             Op::GiveUp(which) => {
                 let id = self.out.keys().nth(usize::from(*which) % self.out.len().max(1)).copied();
                 if let Some(id) = id {
-                    self.given_up.extend(self.out.remove(&id));
+                    let number = self.out.remove(&id);
+                    self.given_up.extend(number);
+                    self.fresh.extend(number.filter(|_| !self.marked.contains(&id)));
                     self.queue.give_up(id, Cause::Refused, Some("no"), stamp(self.now));
                 }
             }
@@ -493,6 +498,7 @@ impl<'a> World<'a> {
         };
         if let (Some(commit), Done::Commit(Ok(committed))) = (&commit, &done) {
             let rows = commit.rows.iter().take(committed.taken);
+            self.fresh.clear();
             self.committed.extend(rows.map(|row| number(&Message::from_bytes(&row.bytes).unwrap())));
         }
         self.pending = Some((commit, done));
@@ -554,8 +560,10 @@ impl<'a> World<'a> {
         // Let go of the file, then look at it with no faults.
         self.store = Box::new(Platter::new(0));
         let mut store = (self.ground.maker)();
-        let found = store.open(&HashSet::new(), Timestamp(0)).unwrap();
+        let found = store.open(&Known::default(), Timestamp(0)).unwrap();
         let mut stored = BTreeSet::new();
+        self.spared.retain(|number| !self.fresh.contains(number));
+        self.fresh.clear();
         let mut spared = self.spared.clone();
         let mut from = found.first;
         loop {
@@ -651,7 +659,7 @@ impl<'a> World<'a> {
         }
         assert!(self.queue.is_empty(), "it does not run empty: {:?}", self.queue);
         self.store = Box::new(Platter::new(0));
-        let found = (self.ground.maker)().open(&HashSet::new(), Timestamp(0)).unwrap();
+        let found = (self.ground.maker)().open(&Known::default(), Timestamp(0)).unwrap();
         assert_eq!(found.first, found.end, "the disk is empty as well");
         let lost = (0..self.messages).filter(|number| !self.acknowledged.contains(number));
         let (count, readings) =

@@ -1,13 +1,13 @@
 //! A disk in memory, and a store over any other that fails when it is told to.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::ledger::Record;
 use super::super::store::{
-    Commit, Committed, Dead, Fault, Found, Kept, Mark, Met, Position, Row, Run, Space, Store,
+    Commit, Committed, Dead, Fault, Found, Kept, Known, Mark, Met, Position, Row, Run, Space, Store,
 };
-use crate::model::{Id, Timestamp};
+use crate::model::Timestamp;
 
 /// What survives: clones are the same platter.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Content {
 }
 
 impl Store for Platter {
-    fn open(&mut self, _known: &HashSet<Id>, _now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, _known: &Known, _now: Timestamp) -> Result<Found, Fault> {
         let content = self.look();
         Ok(Found {
             first: content.rows.first_key_value().map_or(0, |(position, _)| *position),
@@ -183,7 +183,7 @@ impl Faulty {
 }
 
 impl Store for Faulty {
-    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, known: &Known, now: Timestamp) -> Result<Found, Fault> {
         self.check(|which| which.opens)?;
         self.store.open(known, now)
     }

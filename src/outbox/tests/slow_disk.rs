@@ -1,6 +1,5 @@
 //! A disk that takes its time: what must wait for it, and what must not.
 
-use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -8,17 +7,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{advance, sleep};
 
 use super::super::queue::Settings;
-use super::super::store::{Commit, Committed, Dead, Fault, Found, Met, Position, Store};
+use super::super::store::{Commit, Committed, Dead, Fault, Found, Known, Met, Position, Store};
 use super::super::{Outbox, PATIENCE};
 use super::platter::Platter;
 use super::{A_MOMENT, ALWAYS, gaps, messages, numbers, open, settings, stored, taken};
-use crate::model::{Cause, Id, Timestamp};
+use crate::model::{Cause, Timestamp};
 
 /// A store whose every commit says that it is there, and waits to be let through.
 struct Gate(Platter, UnboundedSender<()>, Receiver<()>);
 
 impl Store for Gate {
-    fn open(&mut self, known: &HashSet<Id>, now: Timestamp) -> Result<Found, Fault> {
+    fn open(&mut self, known: &Known, now: Timestamp) -> Result<Found, Fault> {
         self.0.open(known, now)
     }
     fn read(
