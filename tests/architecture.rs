@@ -17,7 +17,7 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
     ("coap_lite", &["src/sources/coap/"]),
     ("rusqlite", &["src/outbox/sqlite/"]),
     ("rumqttc", &["src/uplink/mqtt/"]),
-    ("tokio_serial", &["src/sources/serial.rs", "src/sources/serial/"]),
+    ("tokio_serial", &["src/sources/port.rs", "src/sources/serial.rs"]),
     ("tracing_subscriber", &["src/observe/"]),
 ];
 

@@ -4,9 +4,11 @@
 //! times and never logs that it failed: `pipeline::collect` owns the pacing and says so once. What a source refuses
 //! (a frame over its limit, text that is no JSON) is no failure: it counts it in its [`Stats`] and goes on.
 
+mod allow;
 pub mod coap;
 pub mod decode;
 pub mod framing;
+mod port;
 pub mod serial;
 pub mod simulated;
 mod stats;
@@ -20,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::model::Readings;
 
+pub use allow::Network;
 pub use stats::{Refusal, Stats};
 
 /// What a source may need from the house.

@@ -6,13 +6,13 @@
 //! counted as cut off.
 
 use std::io;
-use std::path::Path;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::io::AsyncReadExt;
-use tokio_serial::{DataBits, ErrorKind, SerialStream, StopBits};
+use tokio_serial::{DataBits, SerialStream, StopBits};
 
-use super::stream::Stream;
+use super::port::{self, FlowControl, Parity, Settings};
+use super::stream::{Reader, Stream};
 use super::{Batch, Context, Source, SourceError, decode, framing};
 use crate::clock::Clock;
 use crate::model::{NAME_MAX, Readings, is_name};
@@ -24,16 +24,16 @@ pub struct Config {
     /// The device file; best one below `/dev/serial/by-id/`, which stays when adapters change places.
     pub port: Box<str>,
     /// Bits per second, 50 to 4,000,000.
-    #[serde(default = "baud")]
+    #[serde(default = "port::baud")]
     pub baud: u32,
     /// Bits per character, 5 to 8.
-    #[serde(default = "eight", deserialize_with = "data_bits")]
+    #[serde(default = "port::eight", deserialize_with = "port::data_bits")]
     pub data_bits: DataBits,
     /// The parity bit.
     #[serde(default = "Parity::none", with = "Parity")]
     pub parity: tokio_serial::Parity,
     /// Stop bits, 1 or 2.
-    #[serde(default = "one", deserialize_with = "stop_bits")]
+    #[serde(default = "port::one", deserialize_with = "port::stop_bits")]
     pub stop_bits: StopBits,
     /// How the receiver holds the sender back.
     #[serde(default = "FlowControl::none", with = "FlowControl")]
@@ -47,58 +47,17 @@ pub struct Config {
     pub device: Option<Box<str>>,
 }
 
-#[derive(Deserialize)]
-#[serde(remote = "tokio_serial::Parity", rename_all = "snake_case")]
-enum Parity {
-    None,
-    Odd,
-    Even,
-}
-
-impl Parity {
-    fn none() -> tokio_serial::Parity {
-        tokio_serial::Parity::None
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "tokio_serial::FlowControl", rename_all = "snake_case")]
-enum FlowControl {
-    None,
-    Software,
-    Hardware,
-}
-
-impl FlowControl {
-    fn none() -> tokio_serial::FlowControl {
-        tokio_serial::FlowControl::None
-    }
-}
-
-fn baud() -> u32 {
-    9600
-}
-
-fn eight() -> DataBits {
-    DataBits::Eight
-}
-
-fn one() -> StopBits {
-    StopBits::One
-}
-
-fn data_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataBits, D::Error> {
-    let bits = u8::deserialize(deserializer)?;
-    DataBits::try_from(bits)
-        .map_err(|()| serde::de::Error::custom(format!("{bits} data bits: write 5, 6, 7 or 8")))
-}
-
-fn stop_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StopBits, D::Error> {
-    let bits = u8::deserialize(deserializer)?;
-    StopBits::try_from(bits).map_err(|()| serde::de::Error::custom(format!("{bits} stop bits: write 1 or 2")))
-}
-
 impl Config {
+    fn settings(&self) -> Settings {
+        Settings {
+            baud: self.baud,
+            data_bits: self.data_bits,
+            parity: self.parity,
+            stop_bits: self.stop_bits,
+            flow_control: self.flow_control,
+        }
+    }
+
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = self.framing.problems();
         problems.extend(self.decode.problems());
@@ -108,9 +67,7 @@ impl Config {
                 "`port` is empty: write the device file, such as \"/dev/ttyUSB0\"".to_owned(),
             ));
         }
-        if !(50..=4_000_000).contains(&self.baud) {
-            problems.push(("baud", format!("`baud` {} must lie within 50 and 4000000", self.baud)));
-        }
+        problems.extend(self.settings().problems());
         if self.device.as_ref().is_some_and(|device| !is_name(device)) {
             problems.push(("device", format!("`device` must have 1 to {NAME_MAX} bytes")));
         }
@@ -118,10 +75,7 @@ impl Config {
     }
 
     pub(super) fn absent(&self) -> Vec<(&'static str, String)> {
-        if Path::new(&*self.port).exists() {
-            return Vec::new();
-        }
-        vec![("port", format!("`{}` is not there: weir waits for it", self.port))]
+        port::absent(&self.port)
     }
 }
 
@@ -131,6 +85,7 @@ pub struct Serial {
     name: Box<str>,
     port: SerialStream,
     buffer: Box<[u8]>,
+    reader: Reader,
     stream: Stream,
     clock: Clock,
 }
@@ -142,17 +97,13 @@ impl Source for Serial {
     type Config = Config;
 
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
-        let port = tokio_serial::new(&*config.port, config.baud)
-            .data_bits(config.data_bits)
-            .parity(config.parity)
-            .stop_bits(config.stop_bits)
-            .flow_control(config.flow_control)
-            .exclusive(true);
+        let reader = Reader::new(&config.framing, &config.decode, config.device.as_deref(), context);
         Ok(Self {
             name: config.port.clone(),
-            port: SerialStream::open(&port).map_err(|error| refused(&config.port, &error))?,
+            port: port::open(&config.port, &config.settings())?,
             buffer: vec![0; READ].into(),
-            stream: Stream::new(&config.framing, &config.decode, config.device.as_deref(), context),
+            stream: reader.stream(),
+            reader,
             clock: context.clock.clone(),
         })
     }
@@ -166,7 +117,7 @@ impl Source for Serial {
                 Err(error) => return Err(self.gone(Some(&error))),
             };
             let mut readings = Readings::new(self.clock.now());
-            self.stream.read(bytes, &mut readings);
+            self.reader.read(&mut self.stream, bytes, &mut readings);
             if !readings.is_empty() {
                 return Ok(Batch { readings, receipt: None });
             }
@@ -176,38 +127,9 @@ impl Source for Serial {
 
 impl Serial {
     fn gone(&self, error: Option<&io::Error>) -> SourceError {
-        self.stream.cut_off();
-        let cause = match error.map(|error| (error.raw_os_error(), error)) {
-            None | Some((Some(libc::EIO | libc::ENXIO | libc::ENODEV), _)) => "it was unplugged".to_owned(),
-            Some((_, error)) => error.to_string(),
-        };
-        SourceError::Gone { what: self.name.to_string(), cause }
+        self.reader.cut_off(&self.stream);
+        port::gone(&self.name, error)
     }
-}
-
-/// What the failure to open `port` means to the person who has to see to it.
-fn refused(port: &str, error: &tokio_serial::Error) -> SourceError {
-    let what = port.to_owned();
-    let (cause, hint) = match error.kind {
-        ErrorKind::Io(io::ErrorKind::NotFound) => {
-            let hint = "check that the adapter is plugged in and that `port` names it".to_owned();
-            return SourceError::Missing { what, hint };
-        }
-        ErrorKind::Io(io::ErrorKind::PermissionDenied) => (
-            "permission denied".to_owned(),
-            "add the user that weir runs as to the group `dialout`, then start weir again".to_owned(),
-        ),
-        // What the library says where the port is locked, by ioctl or by flock.
-        ErrorKind::NoDevice => (
-            "another program, or another source, has it open".to_owned(),
-            format!("`fuser -v {port}` shows which"),
-        ),
-        _ => (
-            error.description.to_lowercase(),
-            "check that `port` names a serial port and that it can do these settings".to_owned(),
-        ),
-    };
-    SourceError::Refused { what, cause, hint }
 }
 
 #[cfg(test)]

@@ -8,17 +8,23 @@ use super::framing::{self, Framer};
 use super::{Context, Refusal};
 use crate::model::{NAME_MAX, Readings};
 
-/// One byte stream on its way to readings.
+/// What all byte streams of one source have in common. A listener has thousands of streams and one of this.
 #[derive(Debug)]
-pub(super) struct Stream {
-    framer: Framer,
+pub(super) struct Reader {
+    framing: framing::Config,
     decoder: Decoder,
     device: Arc<str>,
     context: Context,
 }
 
-impl Stream {
-    /// A stream at its beginning; `device` is who measured where a frame names nobody, by default the source.
+/// One byte stream: what is kept of it between two reads.
+#[derive(Debug)]
+pub(super) struct Stream {
+    framer: Framer,
+}
+
+impl Reader {
+    /// `device` is who measured where a frame names nobody, by default the source.
     pub(super) fn new(
         framing: &framing::Config,
         decode: &decode::Config,
@@ -26,20 +32,25 @@ impl Stream {
         context: &Context,
     ) -> Self {
         Self {
-            framer: Framer::new(framing),
+            framing: framing.clone(),
             decoder: Decoder::new(decode),
             device: device.map_or_else(|| context.name.clone(), Arc::from),
             context: context.clone(),
         }
     }
 
-    /// Adds the readings of all frames that `bytes` complete.
-    pub(super) fn read(&mut self, mut bytes: &[u8], out: &mut Readings) {
+    /// A stream at its beginning.
+    pub(super) fn stream(&self) -> Stream {
+        Stream { framer: Framer::new(&self.framing) }
+    }
+
+    /// Adds the readings of all frames that `bytes` complete on `stream`.
+    pub(super) fn read(&mut self, stream: &mut Stream, mut bytes: &[u8], out: &mut Readings) {
         let Context { name, stats, .. } = &self.context;
         let before = out.len();
         let mut ignored = 0;
         stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        while let Some(frame) = self.framer.next(&mut bytes) {
+        while let Some(frame) = stream.framer.next(&mut bytes) {
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(too_long) => {
@@ -75,8 +86,8 @@ impl Stream {
     }
 
     /// Counts the frame that will never be finished, where one has begun: the other side went away.
-    pub(super) fn cut_off(&self) {
-        let unfinished = self.framer.unfinished();
+    pub(super) fn cut_off(&self, stream: &Stream) {
+        let unfinished = stream.framer.unfinished();
         if unfinished > 0 {
             let Context { name, stats, .. } = &self.context;
             stats.refuse(name, Refusal::CutOff, || format!("a frame ended after {unfinished} bytes"));
@@ -110,12 +121,13 @@ mod tests {
         };
         let framing = toml::from_str("type = 'lines'\nmax_frame = '28B'").unwrap();
         let decode = toml::from_str("type = 'json'").unwrap();
-        let mut stream = Stream::new(&framing, &decode, Some("boiler"), &context);
+        let mut reader = Reader::new(&framing, &decode, Some("boiler"), &context);
+        let mut stream = reader.stream();
         let mut readings = Readings::new(context.clock.now());
         let bytes = b"{\"t\":1,\"s\":\"ok\",\"n\":null}\n\xff\nno json\n{\"\":1,\"t\":2}\nlonger than the 28 bytes of it\n{\"t\":";
-        stream.read(&bytes[..10], &mut readings);
-        stream.read(&bytes[10..], &mut readings);
-        stream.cut_off();
+        reader.read(&mut stream, &bytes[..10], &mut readings);
+        reader.read(&mut stream, &bytes[10..], &mut readings);
+        reader.cut_off(&stream);
 
         let found: Vec<_> =
             readings.iter().map(|(frame, reading)| (frame, reading.device, reading.value)).collect();

@@ -9,8 +9,7 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 use tokio::time::Instant;
 
 use super::super::decode::{self, Decoder};
-use super::super::{Context, Receipt, Refusal};
-use super::allow::Network;
+use super::super::{Context, Network, Receipt, Refusal};
 use super::request::{PAYLOAD_MAX, Refused, Request};
 use super::socket::Route;
 use crate::model::{NAME_MAX, Reading, Readings};

@@ -16,7 +16,6 @@
 //!
 //! All requests that lie in the socket at one look are one batch, with one receipt.
 
-mod allow;
 mod dropped;
 mod endpoint;
 mod request;
@@ -30,10 +29,10 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::oneshot;
 
+use super::allow::Network;
 use super::{Batch, Context, Receipt, Source, SourceError};
 use crate::model::Readings;
 
-pub use allow::Network;
 use endpoint::{Endpoint, MESSAGE_MAX, Reaction};
 use socket::{Route, Socket};
 pub use taken::Memory;

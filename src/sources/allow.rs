@@ -1,3 +1,5 @@
+//! Who may send to a listener.
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

@@ -1,0 +1,134 @@
+//! A serial port: its settings, how it is opened, and what it means where it cannot be or goes away.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer};
+use tokio_serial::{DataBits, ErrorKind, SerialStream, StopBits};
+
+use super::SourceError;
+
+/// How the characters lie on the line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    /// Bits per second, 50 to 4,000,000.
+    pub(super) baud: u32,
+    pub(super) data_bits: DataBits,
+    pub(super) parity: tokio_serial::Parity,
+    pub(super) stop_bits: StopBits,
+    pub(super) flow_control: tokio_serial::FlowControl,
+}
+
+impl Settings {
+    /// What is wrong with them, as (key, what and what to do).
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        if (50..=4_000_000).contains(&self.baud) {
+            return Vec::new();
+        }
+        vec![("baud", format!("`baud` {} must lie within 50 and 4000000", self.baud))]
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "tokio_serial::Parity", rename_all = "snake_case")]
+pub(super) enum Parity {
+    None,
+    Odd,
+    Even,
+}
+
+impl Parity {
+    pub(super) fn none() -> tokio_serial::Parity {
+        tokio_serial::Parity::None
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "tokio_serial::FlowControl", rename_all = "snake_case")]
+pub(super) enum FlowControl {
+    None,
+    Software,
+    Hardware,
+}
+
+impl FlowControl {
+    pub(super) fn none() -> tokio_serial::FlowControl {
+        tokio_serial::FlowControl::None
+    }
+}
+
+pub(super) fn baud() -> u32 {
+    9600
+}
+
+pub(super) fn eight() -> DataBits {
+    DataBits::Eight
+}
+
+pub(super) fn one() -> StopBits {
+    StopBits::One
+}
+
+pub(super) fn data_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataBits, D::Error> {
+    let bits = u8::deserialize(deserializer)?;
+    DataBits::try_from(bits)
+        .map_err(|()| serde::de::Error::custom(format!("{bits} data bits: write 5, 6, 7 or 8")))
+}
+
+pub(super) fn stop_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StopBits, D::Error> {
+    let bits = u8::deserialize(deserializer)?;
+    StopBits::try_from(bits).map_err(|()| serde::de::Error::custom(format!("{bits} stop bits: write 1 or 2")))
+}
+
+/// What `check` says where there is no such port now.
+pub(super) fn absent(port: &str) -> Vec<(&'static str, String)> {
+    if Path::new(port).exists() {
+        return Vec::new();
+    }
+    vec![("port", format!("`{port}` is not there: weir waits for it"))]
+}
+
+/// Opens `port` raw, for this process alone.
+pub(super) fn open(port: &str, settings: &Settings) -> Result<SerialStream, SourceError> {
+    let builder = tokio_serial::new(port, settings.baud)
+        .data_bits(settings.data_bits)
+        .parity(settings.parity)
+        .stop_bits(settings.stop_bits)
+        .flow_control(settings.flow_control)
+        .exclusive(true);
+    SerialStream::open(&builder).map_err(|error| refused(port, &error))
+}
+
+/// What it means that an open `port` failed, or, without an error, gave its end.
+pub(super) fn gone(port: &str, error: Option<&io::Error>) -> SourceError {
+    let cause = match error.map(|error| (error.raw_os_error(), error)) {
+        None | Some((Some(libc::EIO | libc::ENXIO | libc::ENODEV), _)) => "it was unplugged".to_owned(),
+        Some((_, error)) => error.to_string(),
+    };
+    SourceError::Gone { what: port.to_owned(), cause }
+}
+
+/// What the failure to open `port` means to the person who has to see to it.
+fn refused(port: &str, error: &tokio_serial::Error) -> SourceError {
+    let what = port.to_owned();
+    let (cause, hint) = match error.kind {
+        ErrorKind::Io(io::ErrorKind::NotFound) => {
+            let hint = "check that the adapter is plugged in and that `port` names it".to_owned();
+            return SourceError::Missing { what, hint };
+        }
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => (
+            "permission denied".to_owned(),
+            "add the user that weir runs as to the group `dialout`, then start weir again".to_owned(),
+        ),
+        // What the library says where the port is locked, by ioctl or by flock.
+        ErrorKind::NoDevice => (
+            "another program, or another source, has it open".to_owned(),
+            format!("`fuser -v {port}` shows which"),
+        ),
+        _ => (
+            error.description.to_lowercase(),
+            "check that `port` names a serial port and that it can do these settings".to_owned(),
+        ),
+    };
+    SourceError::Refused { what, cause, hint }
+}
