@@ -9,6 +9,7 @@ pub mod coap;
 pub mod decode;
 pub mod framing;
 mod port;
+mod scale;
 pub mod serial;
 pub mod simulated;
 mod stats;
