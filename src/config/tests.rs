@@ -119,6 +119,44 @@ fn two_sources_cannot_have_the_same_port() {
 }
 
 #[test]
+fn what_is_wrong_with_frames_is_marked_at_its_key() {
+    let wrong = |framing: &str| {
+        let source = format!(
+            "[gateway]\nid = 'gw'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n[sources.line]\ntype = 'serial'\n\
+             port = '/dev/null'\ndecode = {{ type = 'json' }}\nframing = {framing}\n"
+        );
+        file(&source).err().unwrap_or_default()
+    };
+    assert_eq!(wrong("{ type = 'fixed', length = 10, start = [0xaa, 0xc0], end = [0xab] }"), [""; 0]);
+    assert_eq!(
+        wrong("{ type = 'delimiter', delimiter = '' }"),
+        ["10:45 `delimiter` is empty: write the bytes that end a frame, such as \";\" or [0x0d]"]
+    );
+    assert_eq!(
+        wrong("{ type = 'delimiter', delimiter = [300] }"),
+        ["10:46 an item of `delimiter` must be a whole number from 0 to 255, not 300"]
+    );
+    assert_eq!(
+        wrong("{ type = 'delimiter', delimiter = 5 }"),
+        ["10:45 `delimiter` must be a text or a list of numbers, such as \"\\r\\n\" or [0xaa, 0xc0], not 5"]
+    );
+    assert_eq!(wrong("{ type = 'silence' }"), ["10:11 `idle_gap` is missing in `framing` of [sources.line]"]);
+    assert_eq!(
+        wrong("{ type = 'slip', checksum = { type = 'crc32', position = -3 } }"),
+        ["10:68 `position` -3 leaves no room for the 4 bytes of the checksum: write -4 or less"]
+    );
+    assert_eq!(
+        wrong("{ type = 'slip', checksum = { type = 'crc31' } }"),
+        ["10:48 `type` cannot be the text \"crc31\""]
+    );
+    assert_eq!(wrong("{ type = 'cobs', idle_gap = '0s' }"), ["10:39 `idle_gap` must lie within 1ms and 1h"]);
+    assert_eq!(
+        wrong("{ type = 'cobs', lenght = 3 }"),
+        ["10:28 unknown key `lenght` in `framing` of [sources.line]"]
+    );
+}
+
+#[test]
 fn windows_need_different_names() {
     let twice = "[[windows]]\nmatch = \"a/*\"\ntype = \"tumbling\"\nevery = \"10s\"\naggregates = [\"max\"]\n\n[limits]";
     assert_eq!(stages("[limits]", twice), ["16:1 another window is called \"tumbling-10s\" as well"]);

@@ -20,6 +20,10 @@ pub struct Stats {
     pub forgotten: Tally,
     /// Datagrams that the kernel dropped before they were read.
     pub dropped_by_kernel: Tally,
+    /// Bytes that a serial line's hardware or driver dropped before they were read.
+    pub overruns: Tally,
+    /// Characters that came with a wrong parity or stop bit, and breaks.
+    pub line_errors: Tally,
     refused: [Tally; Refusal::ALL.len()],
 }
 
@@ -30,6 +34,12 @@ pub enum Refusal {
     TooLong,
     /// A frame that had begun when its stream ended.
     CutOff,
+    /// A frame whose checksum is wrong.
+    Checksum,
+    /// What began like a frame and is none.
+    Damaged,
+    /// Bytes that belong to no frame.
+    NoiseBytes,
     /// A frame that is not valid UTF-8.
     NotText,
     /// A frame that the decoder cannot read.
@@ -42,19 +52,25 @@ pub enum Refusal {
     NotServed,
     /// Readings for which the pipeline had no room; their device was told to try again.
     Busy,
+    /// A request to which no frame came in time.
+    NoAnswer,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::TooLong,
         Self::CutOff,
+        Self::Checksum,
+        Self::Damaged,
+        Self::NoiseBytes,
         Self::NotText,
         Self::Undecodable,
         Self::BadName,
         Self::NotAllowed,
         Self::NotServed,
         Self::Busy,
+        Self::NoAnswer,
     ];
 
     /// Its name in logs and metrics.
@@ -63,12 +79,16 @@ impl Refusal {
         match self {
             Self::TooLong => "too_long",
             Self::CutOff => "cut_off",
+            Self::Checksum => "checksum",
+            Self::Damaged => "damaged",
+            Self::NoiseBytes => "noise_bytes",
             Self::NotText => "not_text",
             Self::Undecodable => "undecodable",
             Self::BadName => "bad_name",
             Self::NotAllowed => "not_allowed",
             Self::NotServed => "not_served",
             Self::Busy => "busy",
+            Self::NoAnswer => "no_answer",
         }
     }
 }
@@ -77,7 +97,18 @@ impl Stats {
     /// Counts a refusal and logs it: the first, the tenth, the hundredth and so on, so that noise on a line cannot
     /// flood the log. `what` says what was wrong, in plain words; it is only asked where it is logged.
     pub fn refuse<T: fmt::Display>(&self, source: &str, refusal: Refusal, what: impl FnOnce() -> T) {
-        if let Some(count) = self.refused[refusal as usize].count() {
+        self.refuse_many(source, refusal, 1, what);
+    }
+
+    /// Counts several at once, as [`Stats::refuse`] does one.
+    pub(super) fn refuse_many<T: fmt::Display>(
+        &self,
+        source: &str,
+        refusal: Refusal,
+        more: u64,
+        what: impl FnOnce() -> T,
+    ) {
+        if let Some(count) = self.refused[refusal as usize].add(more) {
             tracing::warn!(source, cause = refusal.name(), count, "refused input: {}", what());
         }
     }
@@ -100,6 +131,24 @@ impl Stats {
                 source,
                 count,
                 "the kernel dropped datagrams that came faster than they could be read: what is Confirmable comes again"
+            );
+        }
+    }
+
+    /// Counts what a serial port's driver says of its line, and logs it as rarely as a refusal.
+    pub(super) fn count_line(&self, source: &str, overruns: u32, errors: u32) {
+        if let Some(count) = self.overruns.add(overruns.into()) {
+            tracing::error!(
+                source,
+                count,
+                "the port dropped bytes that came faster than they could be read: lower `baud`, or set `flow_control`"
+            );
+        }
+        if let Some(count) = self.line_errors.add(errors.into()) {
+            tracing::warn!(
+                source,
+                count,
+                "characters with a wrong parity or stop bit, or breaks: check `baud`, `parity` and the wiring"
             );
         }
     }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::decode::{self, Decoder};
-use super::framing::{self, Framer};
+use super::framing::{self, Framer, Refused};
 use super::{Context, Refusal};
 use crate::model::{NAME_MAX, Readings};
+use crate::units;
 
 /// What all byte streams of one source have in common. A listener has thousands of streams and one of this.
 #[derive(Debug)]
 pub(super) struct Reader {
-    framing: framing::Config,
+    framing: Arc<framing::Config>,
     decoder: Decoder,
     device: Arc<str>,
     context: Context,
@@ -23,6 +25,13 @@ pub(super) struct Stream {
     framer: Framer,
 }
 
+impl Stream {
+    /// Whether it is between two frames, so that a silence means nothing.
+    pub(super) fn rests(&self) -> bool {
+        self.framer.rests()
+    }
+}
+
 impl Reader {
     /// `device` is who measured where a frame names nobody, by default the source.
     pub(super) fn new(
@@ -32,7 +41,7 @@ impl Reader {
         context: &Context,
     ) -> Self {
         Self {
-            framing: framing.clone(),
+            framing: Arc::new(framing.clone()),
             decoder: Decoder::new(decode),
             device: device.map_or_else(|| context.name.clone(), Arc::from),
             context: context.clone(),
@@ -44,20 +53,28 @@ impl Reader {
         Stream { framer: Framer::new(&self.framing) }
     }
 
-    /// Adds the readings of all frames that `bytes` complete on `stream`.
-    pub(super) fn read(&mut self, stream: &mut Stream, mut bytes: &[u8], out: &mut Readings) {
+    /// Adds the readings of all frames that `bytes` complete on `stream`; gives how many frames these are.
+    pub(super) fn read(&mut self, stream: &mut Stream, mut bytes: &[u8], out: &mut Readings) -> usize {
         let Context { name, stats, .. } = &self.context;
         let before = out.len();
-        let mut ignored = 0;
+        let (mut frames, mut ignored) = (0, 0);
         stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         while let Some(frame) = stream.framer.next(&mut bytes) {
             let frame = match frame {
                 Ok(frame) => frame,
-                Err(too_long) => {
-                    stats.refuse(name, Refusal::TooLong, || format!("a frame is {too_long}"));
+                Err(refused) => {
+                    let (cause, count) = match refused {
+                        Refused::TooLong { .. } => (Refusal::TooLong, 1),
+                        Refused::Checksum { .. } => (Refusal::Checksum, 1),
+                        Refused::Damaged(_) => (Refusal::Damaged, 1),
+                        Refused::Noise(bytes) => (Refusal::NoiseBytes, bytes as u64),
+                        Refused::CutOff(_) => (Refusal::CutOff, 1),
+                    };
+                    stats.refuse_many(name, cause, count, || refused);
                     continue;
                 }
             };
+            frames += 1;
             match self.decoder.decode(frame, &self.device, out) {
                 Ok(left_out) => {
                     if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
@@ -83,6 +100,35 @@ impl Reader {
         }
         stats.readings.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         stats.ignored.fetch_add(ignored, Ordering::Relaxed);
+        frames
+    }
+
+    /// After so long a silence on a stream that does not rest, [`Reader::silence`] is to be called.
+    pub(super) fn idle_gap(&self) -> Option<Duration> {
+        self.framing.idle_gap()
+    }
+
+    /// Nothing has come on `stream` for the idle gap. Adds the readings of the frame that this ends, where it does.
+    pub(super) fn silence(&mut self, stream: &mut Stream, out: &mut Readings) -> usize {
+        stream.framer.silence();
+        self.read(stream, &[], out)
+    }
+
+    /// Counts bytes that came without a request, where a source asks.
+    pub(super) fn unasked(&self, bytes: usize) {
+        let Context { name, stats, .. } = &self.context;
+        stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        stats.refuse_many(name, Refusal::NoiseBytes, bytes as u64, || {
+            format!("{bytes} bytes came at a time when nothing was asked")
+        });
+    }
+
+    /// Counts a request to which no frame came.
+    pub(super) fn no_answer(&self, timeout: Duration) {
+        let Context { name, stats, .. } = &self.context;
+        stats.refuse(name, Refusal::NoAnswer, || {
+            format!("no answer within {} (`timeout` of `poll`)", units::show(timeout))
+        });
     }
 
     /// Counts the frame that will never be finished, where one has begun: the other side went away.

@@ -1,107 +1,55 @@
+use std::time::Duration;
+
 use memchr::memchr;
 use serde::Deserialize;
 
-use super::{MAX_FRAME, TooLong};
+use super::{Checksum, Common, Cut, Found, Place, Refused};
 use crate::units::Size;
 
 /// Lines that end in LF or CRLF. Empty ones are no frames.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The most bytes of a line, without its end: 1B to [`MAX_FRAME`].
-    pub max_frame: Size,
+    /// The most bytes of a line, without its end.
+    max_frame: Size,
+    #[serde(deserialize_with = "super::gap")]
+    idle_gap: Option<Duration>,
+    checksum: Option<Checksum>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_frame: Size(64 << 10) }
+        Self { max_frame: super::DEFAULT_MAX_FRAME, idle_gap: None, checksum: None }
     }
 }
 
 impl Config {
-    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        if (Size(1)..=MAX_FRAME).contains(&self.max_frame) {
-            return Vec::new();
-        }
-        vec![(
-            "framing.max_frame",
-            format!("`max_frame` {} must lie within 1B and {MAX_FRAME}", self.max_frame),
-        )]
-    }
-}
-
-/// So much of the buffer is kept for the next line; one long line must not hold its memory for ever.
-const KEEP: usize = 4096;
-
-/// The state between two reads.
-#[derive(Debug)]
-pub struct Lines {
-    limit: usize,
-    /// The beginning of a line whose end has not come. Where the line lies whole in one read, it is not copied here.
-    begun: Vec<u8>,
-    /// Whether `begun` holds a line that was given out and is to be forgotten.
-    given: bool,
-    /// Whether the rest of an over-long line is being skipped.
-    skipping: bool,
-}
-
-impl Lines {
-    pub(super) fn new(config: &Config) -> Self {
-        let limit = usize::try_from(config.max_frame.0.min(MAX_FRAME.0)).unwrap_or(usize::MAX);
-        Self { limit, begun: Vec::new(), given: false, skipping: false }
+    pub(super) fn common(&self) -> Common<'_> {
+        Common { max_frame: self.max_frame, idle_gap: self.idle_gap, checksum: self.checksum.as_ref() }
     }
 
-    pub(super) fn next<'a, 'input: 'a>(
-        &'a mut self,
-        input: &mut &'input [u8],
-    ) -> Option<Result<&'a [u8], TooLong>> {
-        if self.given {
-            self.forget();
-        }
-        while !input.is_empty() {
-            let end = memchr(b'\n', input);
-            let (piece, rest) = input.split_at(end.unwrap_or(input.len()));
-            *input = rest.get(1..).unwrap_or_default();
-
-            if self.skipping {
-                self.skipping = end.is_none();
-            } else if !self.fits(piece) {
-                self.forget();
-                self.skipping = end.is_none();
-                return Some(Err(TooLong { limit: self.limit }));
-            } else if end.is_some() && self.begun.is_empty() {
-                let line = without_cr(piece);
-                if !line.is_empty() {
-                    return Some(Ok(line));
-                }
-            } else {
-                self.begun.extend_from_slice(piece);
-                if end.is_some() && without_cr(&self.begun).is_empty() {
-                    self.forget();
-                } else if end.is_some() {
-                    self.given = true;
-                    return Some(Ok(without_cr(&self.begun)));
-                }
+    pub(super) fn cut(&self, bytes: &[u8], place: &mut Place) -> Cut {
+        let limit = super::bytes(self.max_frame);
+        let Some(end) = memchr(b'\n', &bytes[place.seen..]).map(|at| place.seen + at) else {
+            if place.lost {
+                return Cut::Skip(bytes.len());
             }
+            // A CR at its end may turn out to be half of the line's end, which does not count.
+            if without_cr(bytes).len() > limit {
+                place.lost = true;
+                return Cut::Refuse(bytes.len() as u64, Refused::TooLong { limit });
+            }
+            place.seen = bytes.len();
+            return Cut::Need(1);
+        };
+        let (taken, length) = (end + 1, without_cr(&bytes[..end]).len());
+        if std::mem::take(&mut place.lost) || length == 0 {
+            Cut::Skip(taken)
+        } else if length > limit {
+            Cut::Refuse(taken as u64, Refused::TooLong { limit })
+        } else {
+            Cut::Frame(Found::plain(taken, 0..length))
         }
-        None
-    }
-
-    pub(super) fn unfinished(&self) -> usize {
-        if self.given { 0 } else { without_cr(&self.begun).len() }
-    }
-
-    /// Whether the line as far as it has come, with `piece`, is within the limit. A CR at its end may turn out to be
-    /// half of the line's end, which does not count.
-    fn fits(&self, piece: &[u8]) -> bool {
-        let cr = piece.last().or(self.begun.last()) == Some(&b'\r');
-        self.begun.len() + piece.len() - usize::from(cr) <= self.limit
-    }
-
-    fn forget(&mut self) {
-        self.begun.clear();
-        self.begun.shrink_to(KEEP);
-        self.given = false;
     }
 }
 
@@ -114,20 +62,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    use crate::sources::framing::Framer;
+
     #[derive(Debug, PartialEq)]
     enum Out {
         Frame(Vec<u8>),
         TooLong,
     }
 
-    fn lines(limit: usize) -> Lines {
-        Lines::new(&Config { max_frame: Size(limit as u64) })
+    fn lines(limit: usize) -> Framer {
+        let config = Config { max_frame: Size(limit as u64), ..Config::default() };
+        Framer::new(&super::super::Config::Lines(config).into())
     }
 
-    fn take(lines: &mut Lines, mut input: &[u8]) -> Vec<Out> {
+    fn take(lines: &mut Framer, mut input: &[u8]) -> Vec<Out> {
         let mut out = Vec::new();
         while let Some(frame) = lines.next(&mut input) {
-            out.push(frame.map_or(Out::TooLong, |frame| Out::Frame(frame.to_vec())));
+            out.push(match frame {
+                Ok(frame) => Out::Frame(frame.to_vec()),
+                Err(Refused::TooLong { .. }) => Out::TooLong,
+                Err(other) => panic!("{other}"),
+            });
         }
         assert!(input.is_empty());
         out
@@ -169,24 +124,6 @@ mod tests {
         assert_eq!(take(&mut lines, b"12345"), [Out::TooLong], "told as soon as it cannot fit");
         assert_eq!(take(&mut lines, b"6789012"), []);
         assert_eq!(take(&mut lines, b"3\nab\n"), [frame("ab")]);
-    }
-
-    #[test]
-    fn memory_stays_within_twice_the_limit_and_is_given_back_after_a_long_line() {
-        let mut lines = lines(1 << 16);
-        for _ in 0..1 << 10 {
-            take(&mut lines, &[b'x'; 1 << 10]);
-            assert!(lines.begun.capacity() <= 2 << 16);
-        }
-        assert_eq!(take(&mut lines, b"\nab"), []);
-        assert!(lines.begun.capacity() <= KEEP);
-    }
-
-    #[test]
-    fn a_limit_of_nothing_or_of_too_much_is_a_problem() {
-        for (size, problems) in [(0, 1), (1, 0), (1 << 20, 0), ((1 << 20) + 1, 1)] {
-            assert_eq!(Config { max_frame: Size(size) }.problems().len(), problems, "{size}");
-        }
     }
 
     /// The definition, written down over the whole stream at once.

@@ -1,0 +1,492 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn config(toml: &str) -> Config {
+    toml::from_str(toml).unwrap_or_else(|error| panic!("{toml}: {error}"))
+}
+
+fn framer(toml: &str) -> Framer {
+    let config = config(toml);
+    assert_eq!(config.problems(), []);
+    Framer::new(&Arc::new(config))
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Out {
+    Frame(Vec<u8>),
+    Refused(Refused),
+}
+
+fn frame(bytes: &[u8]) -> Out {
+    Out::Frame(bytes.to_vec())
+}
+
+fn noise(bytes: usize) -> Out {
+    Out::Refused(Refused::Noise(bytes))
+}
+
+/// What becomes of one read. Noise is told as it comes, so that of several reads is added up.
+fn read(framer: &mut Framer, mut input: &[u8], out: &mut Vec<Out>) {
+    while let Some(found) = framer.next(&mut input) {
+        match (found, out.last_mut()) {
+            (Err(Refused::Noise(more)), Some(Out::Refused(Refused::Noise(bytes)))) => *bytes += more,
+            (found, _) => out.push(found.map_or_else(Out::Refused, |frame| Out::Frame(frame.to_vec()))),
+        }
+    }
+    assert!(input.is_empty(), "all of a read is taken");
+}
+
+fn silence(framer: &mut Framer, out: &mut Vec<Out>) {
+    framer.silence();
+    read(framer, &[], out);
+    assert!(framer.rests() && framer.unfinished() == 0, "behind a silence a frame begins anew");
+}
+
+/// What comes out of these reads.
+fn all<const N: usize>(toml: &str, reads: [&[u8]; N]) -> Vec<Out> {
+    let (mut framer, mut out) = (framer(toml), Vec::new());
+    for bytes in reads {
+        read(&mut framer, bytes, &mut out);
+    }
+    out
+}
+
+/// A published frame, whose file names its source.
+fn golden(text: &str) -> Vec<u8> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.flat_map(str::split_whitespace).map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+const SDS011: &str = "type = 'fixed'\nlength = 10\nstart = [0xaa, 0xc0]\nend = [0xab]\n\
+                      checksum = { type = 'sum8', position = -2, from = 2 }";
+
+#[test]
+fn a_dust_sensors_frames_are_found_again_behind_damage() {
+    let good = golden(include_str!("../../../tests/golden/sds011.txt"));
+    assert_eq!(all(SDS011, [&good]), [frame(&good)]);
+    assert_eq!(
+        all(SDS011, [&good[4..], &good, b"x", &good]),
+        [noise(6), frame(&good), noise(1), frame(&good)]
+    );
+    let (mut hurt, mut open) = (good.clone(), good.clone());
+    hurt[4] = 0xaa;
+    open[9] = 0;
+    let wrong = Out::Refused(Refused::Checksum { length: 10 });
+    assert_eq!(all(SDS011, [&hurt, &good]), [wrong, noise(9), frame(&good)]);
+    let Out::Refused(Refused::Damaged(_)) = all(SDS011, [&open, &good])[0] else {
+        panic!("its end is missing")
+    };
+    assert_eq!(all(SDS011, [&open, &good])[1..], [noise(9), frame(&good)]);
+    assert_eq!(all(SDS011, [&good[..8], &good, &good])[2..], [frame(&good), frame(&good)], "two bytes lost");
+}
+
+#[test]
+fn a_delimiter_of_any_bytes_is_stripped_or_kept() {
+    assert_eq!(all("type = 'delimiter'\ndelimiter = ';'", [b"a;;b;c"]), [frame(b"a"), frame(b"b")]);
+    let kept = "type = 'delimiter'\ndelimiter = [0xff, 0]\nkeep = true";
+    assert_eq!(all(kept, [b"a\xff", b"\0b\xff\xff\0"]), [frame(b"a\xff\0"), frame(b"b\xff\xff\0")]);
+    let short = "type = 'delimiter'\ndelimiter = \"\\r\\n\"\nmax_frame = '3B'";
+    let too_long = Out::Refused(Refused::TooLong { limit: 3 });
+    assert_eq!(all(short, [b"abc\r", b"\nabcd\r\nab\r\n"]), [frame(b"abc"), too_long.clone(), frame(b"ab")]);
+    assert_eq!(all(short, [b"abcd"]), [too_long], "told as soon as it cannot fit");
+}
+
+#[test]
+fn a_length_counts_what_it_is_said_to_count() {
+    let payload = "type = 'length_prefix'\nsize = 1";
+    assert_eq!(all(payload, [b"\x02ab\0\x01c"]), [frame(b"ab"), frame(b"c")], "an empty one is no frame");
+    let rest = "type = 'length_prefix'\nsize = 2\nendian = 'little'\ncounts = 'rest'\nchecksum = { type = 'xor', from = 2 }";
+    assert_eq!(all(rest, [b"\x03\0ab\x03", b"\x03\0ab\x04"])[0], frame(b"ab"));
+    let whole = "type = 'length_prefix'\nsize = 4\noffset = 3\ncounts = 'frame'\nstart = '>'\nkeep = true";
+    assert_eq!(all(whole, [b"x>12\0\0", b"\0\x08y>"]), [noise(1), frame(b">12\0\0\0\x08y")]);
+    let checked = "type = 'length_prefix'\nsize = 1\nchecksum = { type = 'xor', from = 1 }";
+    assert_eq!(all(checked, [b"\x02ab\x03"]), [frame(b"ab")], "the payload is without its checksum");
+}
+
+#[test]
+fn a_length_that_was_hurt_costs_its_own_frame_only() {
+    let toml = "type = 'length_prefix'\nsize = 2\nstart = 'BM'\ncounts = 'rest'\nmax_frame = '64B'\n\
+                checksum = { type = 'crc32' }";
+    let good = with_crc(&[b"BM\0\x06ab"]);
+    let mut hurt = good.clone();
+    hurt[3] = 40;
+    let found = all(toml, [&hurt, &good, &good, &good, &good, &good]);
+    assert_eq!(found[0], Out::Refused(Refused::Checksum { length: 44 }));
+    assert_eq!(found[2..], vec![frame(b"ab"); 5]);
+    let (mut framer, mut out) = (framer(toml), Vec::new());
+    read(&mut framer, &hurt, &mut out);
+    read(&mut framer, &good, &mut out);
+    assert_eq!(out, [], "it may still be one long frame");
+    silence(&mut framer, &mut out);
+    assert_eq!(out, [Out::Refused(Refused::CutOff(20)), noise(9), frame(b"ab")]);
+}
+
+#[test]
+fn a_length_over_the_limit_is_passed_over_where_nothing_else_shows_where_frames_begin() {
+    let toml = "type = 'length_prefix'\nsize = 1\nmax_frame = '4B'";
+    let too_long = Out::Refused(Refused::TooLong { limit: 4 });
+    assert_eq!(all(toml, [b"\x05ab", b"cde\x01x"]), [too_long, frame(b"x")]);
+}
+
+#[test]
+fn a_start_and_an_end_hold_a_frame_with_or_without_escapes() {
+    let plain = "type = 'start_end'\nstart = \"\\u0002\"\nend = \"\\u0003\"";
+    assert_eq!(
+        all(plain, [b"x\x02ab\x03\r\n\x02\x03\x02c\x03"]),
+        [noise(1), frame(b"ab"), noise(2), frame(b"c")]
+    );
+    let found = all(plain, [b"\x02ab\x02c\x03"]);
+    assert!(matches!(found[..], [Out::Refused(Refused::Damaged(_)), Out::Frame(_)]), "{found:?}");
+    let escaped = "type = 'start_end'\nstart = [0x7e]\nend = [0x7e]\nescape = 0x7d\nxor = 0x20";
+    assert_eq!(all(escaped, [b"\x7ea\x7d\x5eb\x7ec\x7d\x5d\x7e\x7e"]), [frame(b"a\x7eb"), frame(b"c\x7d")]);
+    let checked = "type = 'start_end'\nstart = [2]\nend = [3]\ntrailer = 1\nchecksum = { type = 'xor' }";
+    let wrong = Out::Refused(Refused::Checksum { length: 4 });
+    assert_eq!(
+        all(checked, [b"\x02ab\x03", b"\0\x02ab\x03\x01"]),
+        [frame(b"ab"), wrong],
+        "the end is covered"
+    );
+}
+
+#[test]
+fn slip_and_cobs_are_unpacked_as_published() {
+    assert_eq!(
+        all("type = 'slip'", [b"\xc0a\xdb", b"\xdcb\xdb\xddc\xc0\xc0d\xc0"]),
+        [frame(b"a\xc0b\xdbc"), frame(b"d")]
+    );
+    let found = all("type = 'slip'", [b"a\xdbb\xc0c\xc0"]);
+    assert!(matches!(found[..], [Out::Refused(Refused::Damaged(_)), Out::Frame(_)]), "{found:?}");
+    for (plain, packed) in [
+        (&[0][..], &[1, 1][..]),
+        (&[0, 0], &[1, 1, 1]),
+        (&[0x11, 0x22, 0, 0x33], &[3, 0x11, 0x22, 2, 0x33]),
+        (&[0x11, 0x22, 0x33, 0x44], &[5, 0x11, 0x22, 0x33, 0x44]),
+        (&[0x11, 0, 0, 0], &[2, 0x11, 1, 1, 1]),
+    ] {
+        assert_eq!(all("type = 'cobs'", [packed, &[0]]), [frame(plain)]);
+        assert_eq!(cobs(plain), [packed, &[0]].concat());
+    }
+    let (long, full): (Vec<u8>, Vec<u8>) = ((0..=255).collect(), (1..=254).collect());
+    for plain in [&long, &full] {
+        assert_eq!(all("type = 'cobs'", [&cobs(plain)]), [frame(plain)]);
+    }
+    let found = all("type = 'cobs'", [b"\x05ab\0\x02c\0"]);
+    assert!(matches!(found[..], [Out::Refused(Refused::Damaged(_)), Out::Frame(_)]), "{found:?}");
+}
+
+#[test]
+fn what_lies_between_two_silences_is_a_frame() {
+    let (mut framer, mut out) = (framer("type = 'silence'\nidle_gap = '5ms'\nmax_frame = '4B'"), Vec::new());
+    for reads in [&[&b"ab"[..], b"c"][..], &[], &[b"abc", b"de", b"f"], &[b"abcd"]] {
+        reads.iter().for_each(|bytes| read(&mut framer, bytes, &mut out));
+        assert_eq!(framer.rests(), reads.is_empty());
+        silence(&mut framer, &mut out);
+    }
+    assert_eq!(out, [frame(b"abc"), Out::Refused(Refused::TooLong { limit: 4 }), frame(b"abcd")]);
+}
+
+#[test]
+fn a_silence_in_the_middle_of_a_frame_cuts_it_off() {
+    let (mut framer, mut out) = (framer("type = 'fixed'\nlength = 3"), Vec::new());
+    read(&mut framer, b"abcd", &mut out);
+    silence(&mut framer, &mut out);
+    read(&mut framer, b"efg", &mut out);
+    assert_eq!(out, [frame(b"abc"), Out::Refused(Refused::CutOff(1)), frame(b"efg")]);
+}
+
+#[test]
+fn a_frame_that_lies_whole_in_one_read_is_not_copied() {
+    for (toml, input) in [
+        ("type = 'lines'", &b"ab\nab\n"[..]),
+        ("type = 'slip'", b"ab\xc0ab\xc0"),
+        ("type = 'cobs'", b"\x03ab\0\x03ab\0"),
+        ("type = 'fixed'\nlength = 2", b"abab"),
+        ("type = 'length_prefix'\nsize = 1", b"\x02ab\x02ab"),
+    ] {
+        let (mut framer, mut left) = (framer(toml), input);
+        for _ in 0..2 {
+            let given = framer.next(&mut left).unwrap().unwrap();
+            assert!(input.as_ptr_range().contains(&given.as_ptr()), "{toml}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_at_rest_costs_little_and_a_long_frame_twice_its_limit_at_most() {
+    assert!(size_of::<Framer>() <= 128, "{}", size_of::<Framer>());
+    for toml in VARIANTS {
+        let mut framer = framer(toml);
+        framer.read_forever();
+        let toml = toml.replace("max_frame = '16B'", "max_frame = '64KiB'");
+        let mut framer = self::framer(&toml);
+        framer.read_forever();
+    }
+}
+
+/// What only a test asks.
+impl Framer {
+    /// Reads what never ends a frame, and more than one of those that do, in small pieces.
+    fn read_forever(&mut self) {
+        let limit = bytes(self.config().common().max_frame);
+        let mut noise = fastrand::Rng::with_seed(1);
+        for round in 0..3000_usize {
+            let mut piece = [b'x'; 100];
+            if round % 2 == 1 {
+                noise.fill(&mut piece);
+            }
+            let mut input = &piece[..1 + round % 100];
+            while self.next(&mut input).is_some() {}
+            assert!(self.capacity() <= 2 * limit + 2 * 256, "{} of {limit}", self.capacity());
+        }
+        self.silence();
+        while self.next(&mut &[][..]).is_some() {}
+        assert!(self.capacity() <= 256, "what is kept between frames");
+    }
+}
+
+#[test]
+fn who_sends_wrong_checksums_on_purpose_does_not_make_each_byte_cost_a_frame() {
+    let mut framer =
+        framer("type = 'length_prefix'\nsize = 2\nmax_frame = '64KiB'\nchecksum = { type = 'crc32' }");
+    let (mut out, mut input) = (Vec::new(), &vec![0x80; 1 << 20][..]);
+    let mut looks = 0;
+    while let Some(found) = framer.next(&mut input) {
+        out.push(found.is_err());
+        looks += 1;
+    }
+    // 32 KiB are checked at each; the first 32 are free.
+    assert!(looks < 32 + (32 << 20) / (32 << 10) + 8, "{looks}");
+    assert!(out.iter().all(|refused| *refused));
+}
+
+#[test]
+fn what_cannot_work_is_a_problem_at_its_key() {
+    for (toml, keys) in [
+        ("type = 'lines'\nmax_frame = '0B'", &["framing.max_frame"][..]),
+        ("type = 'lines'\nmax_frame = '2MiB'", &["framing.max_frame"]),
+        ("type = 'lines'\nidle_gap = '1us'", &["framing.idle_gap"]),
+        ("type = 'silence'\nidle_gap = '2h'", &["framing.idle_gap"]),
+        ("type = 'delimiter'\ndelimiter = ''", &["framing.delimiter"]),
+        ("type = 'fixed'\nlength = 0", &["framing.length"]),
+        ("type = 'fixed'\nlength = 100000", &["framing.length"]),
+        ("type = 'fixed'\nlength = 2\nstart = 'ab'\nend = 'c'", &["framing.length"]),
+        ("type = 'fixed'\nlength = 2\nchecksum = { type = 'crc32' }", &["framing.checksum.from"]),
+        ("type = 'length_prefix'\nsize = 3", &["framing.size"]),
+        ("type = 'length_prefix'\nsize = 1\nstart = 'ab'\noffset = 1", &["framing.offset"]),
+        ("type = 'length_prefix'\nsize = 4\nmax_frame = '4B'", &["framing.max_frame"]),
+        ("type = 'start_end'\nstart = ''\nend = 'b'", &["framing.start"]),
+        ("type = 'start_end'\nstart = 'a'\nend = ''", &["framing.end"]),
+        ("type = 'start_end'\nstart = 'a'\nend = 'bc'\nescape = 1", &["framing.end"]),
+        ("type = 'start_end'\nstart = 'a'\nend = 'b'\nescape = 0x62", &["framing.escape"]),
+        ("type = 'start_end'\nstart = 'a'\nend = 'b'\nxor = 1", &["framing.xor"]),
+        ("type = 'start_end'\nstart = 'a'\nend = 'b'\ntrailer = 9", &["framing.trailer"]),
+        ("type = 'start_end'\nstart = 'a'\nend = 'a'\ntrailer = 1", &["framing.trailer"]),
+        ("type = 'slip'\nchecksum = { type = 'crc32', position = -3 }", &["framing.checksum.position"]),
+    ] {
+        let problems = config(toml).problems();
+        assert_eq!(problems.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "{toml}");
+    }
+}
+
+/// Each framing, with marks of letters so that few bytes make many frames.
+const VARIANTS: [&str; 15] = [
+    "type = 'lines'\nmax_frame = '16B'",
+    "type = 'lines'\nmax_frame = '4B'\nchecksum = { type = 'xor' }",
+    "type = 'delimiter'\ndelimiter = 'aab'\nmax_frame = '4B'",
+    "type = 'delimiter'\ndelimiter = 'ab'\nkeep = true\nmax_frame = '16B'\nchecksum = { type = 'xor' }",
+    "type = 'fixed'\nlength = 3",
+    "type = 'fixed'\nlength = 5\nstart = 'aa'\nend = 'b'\nchecksum = { type = 'xor', position = -2, from = 2 }",
+    "type = 'length_prefix'\nsize = 1\nmax_frame = '16B'",
+    "type = 'length_prefix'\nsize = 1\nmax_frame = '16B'\ncounts = 'rest'\nchecksum = { type = 'xor' }",
+    "type = 'length_prefix'\nsize = 2\nstart = 'aba'\ncounts = 'frame'\nmax_frame = '16B'\nendian = 'little'\nkeep = true",
+    "type = 'start_end'\nstart = 'a'\nend = 'b'\nescape = 0\nxor = 1\nmax_frame = '4B'",
+    "type = 'start_end'\nstart = 'aba'\nend = 'a'\ntrailer = 2\nmax_frame = '16B'\nchecksum = { type = 'xor' }",
+    "type = 'start_end'\nstart = 'b'\nend = 'b'\nescape = 0x61\nmax_frame = '4B'",
+    "type = 'slip'\nmax_frame = '16B'",
+    "type = 'cobs'\nmax_frame = '16B'\nchecksum = { type = 'xor' }",
+    "type = 'silence'\nidle_gap = '5ms'\nmax_frame = '16B'",
+];
+
+/// The bytes that mean something to one of them.
+fn telling() -> impl Strategy<Value = u8> {
+    prop_oneof![
+        4 => prop::sample::select(&b"ab\n\r\0\x01\x02\x03\x05\xc0\xdb\xdc\xdd"[..]),
+        1 => any::<u8>(),
+    ]
+}
+
+fn cobs(plain: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for (index, group) in plain.split(|byte| *byte == 0).enumerate() {
+        // Where a full block ends the frame, nothing follows it.
+        let mut blocks: Vec<_> = group.chunks(254).collect();
+        let last = plain.split(|byte| *byte == 0).count() == index + 1;
+        if blocks.is_empty() || !last && blocks.last().is_some_and(|block| block.len() == 254) {
+            blocks.push(&[]);
+        }
+        for block in blocks {
+            packed.push(u8::try_from(block.len() + 1).unwrap());
+            packed.extend(block);
+        }
+    }
+    packed.push(0);
+    packed
+}
+
+fn slip(plain: &[u8]) -> Vec<u8> {
+    let escaped = plain.iter().flat_map(|byte| match byte {
+        0xc0 => vec![0xdb, 0xdc],
+        0xdb => vec![0xdb, 0xdd],
+        byte => vec![*byte],
+    });
+    [0xc0].into_iter().chain(escaped).chain([0xc0]).collect()
+}
+
+fn stuffed(plain: &[u8]) -> Vec<u8> {
+    let escaped = plain.iter().flat_map(|byte| match byte {
+        2 | 3 | 0x10 => vec![0x10, byte ^ 0x40],
+        byte => vec![*byte],
+    });
+    [2].into_iter().chain(escaped).chain([3]).collect()
+}
+
+fn crc32(bytes: &[u8]) -> [u8; 4] {
+    let register = bytes.iter().fold(!0_u32, |register, byte| {
+        (0..8).fold(register ^ u32::from(*byte), |register, _| {
+            register >> 1 ^ if register & 1 == 1 { 0xedb8_8320 } else { 0 }
+        })
+    });
+    (!register).to_be_bytes()
+}
+
+fn with_crc(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = parts.concat();
+    bytes.extend(crc32(&bytes.clone()));
+    bytes
+}
+
+/// A framing, how a sender packs a payload for it, and what is handed on.
+type Sender = (&'static str, fn(&[u8]) -> Vec<u8>);
+
+const SENDERS: [Sender; 7] = [
+    ("type = 'lines'\nmax_frame = '64B'", |payload| {
+        payload.iter().map(|byte| b'0' + byte % 64).chain([b'\n']).collect()
+    }),
+    ("type = 'slip'\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", |payload| {
+        slip(&with_crc(&[payload]))
+    }),
+    ("type = 'cobs'\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", |payload| {
+        cobs(&with_crc(&[payload]))
+    }),
+    (
+        "type = 'start_end'\nstart = [2]\nend = [3]\nescape = 0x10\nxor = 0x40\nmax_frame = '64B'\n\
+         checksum = { type = 'crc32' }",
+        |payload| stuffed(&with_crc(&[payload])),
+    ),
+    ("type = 'length_prefix'\nsize = 1\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", |payload| {
+        with_crc(&[&[u8::try_from(payload.len()).unwrap()], payload])
+    }),
+    (
+        "type = 'length_prefix'\nsize = 2\nstart = 'BM'\nmax_frame = '64B'\nchecksum = { type = 'crc32' }",
+        |payload| with_crc(&[b"BM\0", &[u8::try_from(payload.len()).unwrap()], payload]),
+    ),
+    (
+        "type = 'fixed'\nlength = 11\nstart = [0xaa, 0xc0]\nend = [0xab]\n\
+         checksum = { type = 'crc32', position = -5 }",
+        |payload| {
+            let content: Vec<u8> = payload.iter().copied().cycle().take(4).collect();
+            [&with_crc(&[&[0xaa, 0xc0], &content]), &[0xab][..]].concat()
+        },
+    ),
+];
+
+proptest! {
+    #[test]
+    fn however_the_stream_is_cut_into_reads_the_frames_are_the_same(
+        stream in prop::collection::vec(telling(), 0..120),
+        cuts in prop::collection::vec((0_usize..120, prop::bool::weighted(0.1)), 0..30),
+    ) {
+        let mut cuts: Vec<_> = cuts.into_iter().map(|(cut, silent)| (cut.min(stream.len()), silent)).collect();
+        cuts.extend([(0, false), (stream.len(), true)]);
+        cuts.sort_unstable();
+        for toml in VARIANTS {
+            let (mut whole, mut split) = (framer(toml), framer(toml));
+            let (mut expected, mut out, mut from) = (Vec::new(), Vec::new(), 0);
+            for cut in cuts.windows(2) {
+                let ((begin, _), (end, silent)) = (cut[0], cut[1]);
+                read(&mut split, &stream[begin..end], &mut out);
+                if silent {
+                    read(&mut whole, &stream[from..end], &mut expected);
+                    silence(&mut whole, &mut expected);
+                    silence(&mut split, &mut out);
+                    from = end;
+                }
+            }
+            prop_assert_eq!(&out, &expected, "{}", toml);
+            let mut bytewise = (framer(toml), Vec::new());
+            let mut at_once = (framer(toml), Vec::new());
+            read(&mut at_once.0, &stream, &mut at_once.1);
+            stream.chunks(1).for_each(|byte| read(&mut bytewise.0, byte, &mut bytewise.1));
+            prop_assert_eq!(bytewise.1, at_once.1, "{}", toml);
+        }
+    }
+
+    #[test]
+    fn one_changed_byte_costs_two_frames_at_most(
+        payloads in prop::collection::vec(prop::collection::vec(telling(), 1..12), 3..12),
+        at in any::<prop::sample::Index>(),
+        change in 1_u8..,
+        size in 1_usize..40,
+    ) {
+        for (toml, pack) in SENDERS {
+            let packed: Vec<_> = payloads.iter().map(|payload| pack(payload)).collect();
+            let sent = {
+                let (mut framer, mut out) = (framer(toml), Vec::new());
+                read(&mut framer, &packed.concat(), &mut out);
+                prop_assert_eq!(out.len(), payloads.len(), "{}", toml);
+                out
+            };
+            let mut stream = packed.concat();
+            let at = at.index(stream.len());
+            stream[at] ^= change;
+            let (mut framer, mut out) = (framer(toml), Vec::new());
+            stream.chunks(size).for_each(|piece| read(&mut framer, piece, &mut out));
+            silence(&mut framer, &mut out);
+            out.retain(|out| matches!(out, Out::Frame(_)));
+            let mut found = out.iter().peekable();
+            let mut lost = 0;
+            for frame in &sent {
+                // A line has no checksum: what the change made of it is a frame as well.
+                while !toml.contains("crc32") && found.peek().is_some_and(|out| !sent.contains(out)) {
+                    found.next();
+                }
+                if found.peek() == Some(&frame) { found.next(); } else { lost += 1 }
+            }
+            prop_assert!(lost <= 2, "{} lost of {} in {}", lost, sent.len(), toml);
+            if toml.contains("crc32") {
+                prop_assert_eq!(found.next(), None, "a frame that nobody sent: {}", toml);
+            }
+        }
+    }
+
+    #[test]
+    fn noise_of_any_kind_does_no_harm(
+        reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..40),
+    ) {
+        for toml in VARIANTS {
+            let (mut framer, mut out) = (framer(toml), Vec::new());
+            for bytes in &reads {
+                read(&mut framer, bytes, &mut out);
+                prop_assert!(framer.capacity() <= 2 * bytes_of(&framer) + 2 * 256, "{}", framer.capacity());
+            }
+            silence(&mut framer, &mut out);
+        }
+    }
+}
+
+fn bytes_of(framer: &Framer) -> usize {
+    bytes(framer.config().common().max_frame)
+}
