@@ -53,6 +53,7 @@ impl<'f> Table<'f> {
             _ if is_expanded(value, findings) => {
                 (format!("{name} cannot be {}", shown(value, findings)), None)
             }
+            Complaint::Other(text) if text.contains(&name) => ((*text).to_owned(), None),
             Complaint::Other(text) => (format!("{name}: {text}"), None),
             Complaint::Missing(_) => return,
         };

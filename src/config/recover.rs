@@ -132,13 +132,32 @@ fn last_key(path: &[Step]) -> Option<&str> {
 /// The value that `error` is about; for a missing key, the table that lacks it.
 pub(super) fn place<'f, T>(rest: &Node<'f>, error: &Error, read: Read<'_, 'f, T>) -> Path {
     let mut path = error.span().and_then(|span| tree::locate(rest, &span)).unwrap_or_default();
-    let missing = matches!(Complaint::read(error.message()), Complaint::Missing(_));
-    // Serde tells the table that lacks a key, but for a tagged one in a list.
-    while !missing || tree::get(rest, &path).is_some_and(|(_, value)| value.get_ref().is_array()) {
+    let complaint = Complaint::read(error.message());
+    let lacks = |path: &Path| match complaint {
+        Complaint::Missing(key) => lacks(rest, path, key, error.message(), read),
+        _ => false,
+    };
+    // Serde tells the table that lacks a key, but for one inside what is tagged.
+    while !lacks(&path) {
         let Some(step) = culprit(rest, &path, error.message(), read) else { break };
         path.push(step);
     }
     path
+}
+
+/// Whether it is the table at `path` that lacks `key`: with something there that nothing takes, reading complains of
+/// that.
+fn lacks<'f, T>(rest: &Node<'f>, path: &[Step], key: &str, message: &str, read: Read<'_, 'f, T>) -> bool {
+    let (Some((_, value)), Ok(filler)) = (tree::get(rest, path), DeValue::parse("[[[]]]")) else {
+        return false;
+    };
+    let mut filled = rest.clone();
+    tree::insert(&mut filled, &tree::join(path, Step::Key(key.into())), filler.into_inner());
+    let unknown = format!("unknown field `{key}`");
+    value.get_ref().is_table()
+        && read(filled.into())
+            .err()
+            .is_none_or(|error| error.message() != message && !error.message().starts_with(&unknown))
 }
 
 /// The step from `path` to what makes `message` show, where it is not the value at `path` as a whole.

@@ -157,6 +157,62 @@ fn what_is_wrong_with_frames_is_marked_at_its_key() {
 }
 
 #[test]
+fn what_is_wrong_with_a_decoder_is_told_at_its_place() {
+    let decoder = |decode: &str| {
+        let source =
+            format!("[sources.line]\ntype = 'serial'\nport = '/dev/null'\n[sources.line.decode]\n{decode}\n");
+        let mut problems = file(&source).unwrap_err();
+        problems.retain(|problem| !problem.contains("there is no [uplink]"));
+        problems
+    };
+    let pointer = decoder(
+        "type = 'json'\nfields = [\n  { from = '/a', metric = 'a' },\n  { from = 'b', metric = 'b' },\n]",
+    );
+    assert_eq!(pointer.len(), 1, "{pointer:?}");
+    assert!(pointer[0].starts_with("8:12 `from`: `b` is no JSON pointer"), "{pointer:?}");
+    assert_eq!(
+        decoder("type = 'json'\nfields = [{ from = '/a', metric = 'a', scle = 2 }]"),
+        ["6:40 unknown key `scle` in an item of `fields` of [sources.line]"]
+    );
+    assert_eq!(
+        decoder("type = 'json'\nfields = [{ from = '/a', metric = 'a', scale = 0 }]"),
+        ["6:48 `scale` must be a finite number other than 0, not 0"]
+    );
+    assert_eq!(
+        decoder("type = 'csv'\nseparator = ', '\ncolumns = ['a']\ndevice = 'b'"),
+        [
+            "6:13 `separator` must be one character in quotes, not the text ', '",
+            "8:10 `device`: `columns` has no column `b`"
+        ]
+    );
+    let pattern = decoder("type = 'regex'\npattern = '(?<a>1'");
+    assert!(pattern[0].starts_with("6:11 `pattern`: no regular expression"), "{pattern:?}");
+    assert_eq!(
+        decoder(
+            "type = 'binary'\nfields = [{ from = { at = 1, type = 'u8', bits = [0, 8] }, metric = 'm' }]"
+        ),
+        ["6:50 `bits` are the lowest and the highest bit, from 0 to 7, such as [0, 7]"]
+    );
+    assert_eq!(
+        decoder("type = 'key_value'\ntime = 'ts'"),
+        [
+            "6:8 `time` needs `time_unit` beside it: \"s\", \"ms\", \"us\", \"ns\" or \"rfc3339\"; it is never guessed"
+        ]
+    );
+    assert_eq!(
+        decoder(
+            "type = 'binary'\nfields = [{ from = { at = 1, type = 'u8' }, metric = 'm' }, { from = { type = 'u8' } }]"
+        ),
+        [
+            "6:61 `metric` is missing in an item of `fields` of [sources.line]",
+            "6:70 `at` is missing in `from` of [sources.line]"
+        ]
+    );
+    assert_eq!(decoder("type = 'text'"), ["4:1 `metric` is missing in `decode` of [sources.line]"]);
+    assert_eq!(decoder("type = 'senml'\ntext = 1"), ["6:8 `text` must be true or false, not 1"]);
+}
+
+#[test]
 fn windows_need_different_names() {
     let twice = "[[windows]]\nmatch = \"a/*\"\ntype = \"tumbling\"\nevery = \"10s\"\naggregates = [\"max\"]\n\n[limits]";
     assert_eq!(stages("[limits]", twice), ["16:1 another window is called \"tumbling-10s\" as well"]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::decode::{self, Decoder};
+use super::decode::{self, Decoder, Learnt};
 use super::framing::{self, Framer, Refused};
 use super::{Context, Refusal};
 use crate::model::{NAME_MAX, Readings};
@@ -23,6 +23,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 pub(super) struct Stream {
     framer: Framer,
+    learnt: Learnt,
 }
 
 impl Stream {
@@ -50,7 +51,7 @@ impl Reader {
 
     /// A stream at its beginning.
     pub(super) fn stream(&self) -> Stream {
-        Stream { framer: Framer::new(&self.framing) }
+        Stream { framer: Framer::new(&self.framing), learnt: Learnt::default() }
     }
 
     /// Adds the readings of all frames that `bytes` complete on `stream`; gives how many frames these are.
@@ -75,13 +76,13 @@ impl Reader {
                 }
             };
             frames += 1;
-            match self.decoder.decode(frame, &self.device, out) {
+            match self.decoder.decode(frame, &self.device, &mut stream.learnt, out) {
                 Ok(left_out) => {
                     if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
                         let frame = excerpt(frame);
                         tracing::info!(
                             source = &**name,
-                            "fields that are no number and no boolean are left out and counted, first in {frame}"
+                            "what is missing, or is no number and no boolean, is left out and counted, first in {frame}"
                         );
                     }
                     ignored += left_out.ignored;

@@ -8,7 +8,7 @@ use coap_lite::option_value::OptionValueU16;
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 use tokio::time::Instant;
 
-use super::super::decode::{self, Decoder};
+use super::super::decode::{self, Decoder, Learnt};
 use super::super::{Context, Network, Receipt, Refusal};
 use super::request::{PAYLOAD_MAX, Refused, Request};
 use super::socket::Route;
@@ -226,7 +226,7 @@ impl Endpoint {
         let before = out.len();
         let left_out = self
             .decoder
-            .decode(payload, device, out)
+            .decode(payload, device, &mut Learnt::default(), out)
             .map_err(|undecodable| bad(undecodable.refusal(), format!("the payload: {undecodable}")))?;
         let stats = &self.context.stats;
         stats.ignored.fetch_add(left_out.ignored, Ordering::Relaxed);

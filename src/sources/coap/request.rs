@@ -3,6 +3,7 @@ use std::collections::LinkedList;
 use coap_lite::{CoapOption, MessageClass, Packet, RequestType, ResponseType};
 
 use super::super::Refusal;
+use super::super::decode::number;
 use crate::model::{NAME_MAX, Value, is_name};
 
 /// The largest payload that is taken, in bytes: four times what RFC 7252, 4.6, advises senders to keep to.
@@ -153,19 +154,8 @@ fn value(payload: &[u8]) -> Result<Value<&str>, Refused> {
     let text = std::str::from_utf8(payload)
         .map_err(|_| bad(Refusal::NotText, "the payload is not valid UTF-8"))?
         .trim_ascii();
-    if let Ok(value) = text.parse() {
-        return Ok(Value::Bool(value));
-    }
-    if let Ok(value) = text.parse() {
-        return Ok(Value::Int(value));
-    }
-    if let Ok(value) = text.parse() {
-        return Ok(Value::Uint(value));
-    }
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(Value::Float(value)),
-        _ => Err(bad(Refusal::Undecodable, "the payload is no number and neither true nor false")),
-    }
+    number(text)
+        .ok_or_else(|| bad(Refusal::Undecodable, "the payload is no number and neither true nor false"))
 }
 
 #[cfg(test)]

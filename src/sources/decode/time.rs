@@ -1,12 +1,14 @@
 use serde::Deserialize;
 
-use crate::model::Timestamp;
+use super::rfc3339;
+use super::text;
+use crate::model::{Timestamp, Value};
 
-/// `time_unit`: what a device counts since the start of 1970 (UTC). Never guessed by the size of a number.
+/// `time_unit`: how a device tells the time. Never guessed by the size of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
-    /// Seconds.
+    /// Seconds since the start of 1970 (UTC).
     S,
     /// Milliseconds.
     Ms,
@@ -14,6 +16,8 @@ pub enum TimeUnit {
     Us,
     /// Nanoseconds.
     Ns,
+    /// Text as in RFC 3339, with its distance from UTC.
+    Rfc3339,
 }
 
 /// The greatest distance from 1970, in milliseconds: what JSON's readers can hold exactly, 285,000 years. It leaves
@@ -21,6 +25,54 @@ pub enum TimeUnit {
 const FARTHEST: i64 = 1 << 53;
 
 impl TimeUnit {
+    /// What is wrong with `time` and `time_unit`, which need each other.
+    pub(super) fn problem<T>(time: Option<&T>, unit: Option<Self>) -> Option<(&'static str, String)> {
+        match (time, unit) {
+            (Some(_), None) => Some((
+                "decode.time",
+                "`time` needs `time_unit` beside it: \"s\", \"ms\", \"us\", \"ns\" or \"rfc3339\"; it is never guessed"
+                    .to_owned(),
+            )),
+            (None, Some(_)) => Some((
+                "decode.time_unit",
+                "`time_unit` needs `time` beside it: the field that holds the device's time".to_owned(),
+            )),
+            _ => None,
+        }
+    }
+
+    /// The time that `value` tells, to the nearest millisecond.
+    ///
+    /// # Errors
+    /// What is wrong with the field that holds it.
+    pub(super) fn read(self, value: Value<&str>) -> Result<Timestamp, &'static str> {
+        const TOO_FAR: &str = "is too far from 1970: check `time_unit`";
+        let time = match (self, value) {
+            (Self::Rfc3339, Value::Text(text)) => {
+                return rfc3339::read(text)
+                    .ok_or("does not hold a time as 2026-01-31T12:00:00+01:00, with its distance from UTC");
+            }
+            (Self::Rfc3339, _) => return Err("does not hold text: check `time_unit`"),
+            (_, Value::Int(count)) => self.whole(count),
+            (_, Value::Float(count)) => self.fractional(count),
+            (_, Value::Uint(_)) => None,
+            (_, Value::Bool(_) | Value::Text(_)) => return Err("does not hold a number"),
+        };
+        time.ok_or(TOO_FAR)
+    }
+
+    /// The time that `text` tells; `None` where it is empty.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read_text(self, written: &str) -> Result<Option<Timestamp>, &'static str> {
+        match (self, written) {
+            (_, "") => Ok(None),
+            (Self::Rfc3339, _) => self.read(Value::Text(written)).map(Some),
+            _ => self.read(text::number(written).unwrap_or(Value::Text(written))).map(Some),
+        }
+    }
+
     /// The nearest millisecond to `count`; `None` where that is too far from 1970 to be a time.
     #[must_use]
     pub fn whole(self, count: i64) -> Option<Timestamp> {
@@ -29,6 +81,7 @@ impl TimeUnit {
             Self::Ms => count,
             Self::Us => count.checked_add(500)?.div_euclid(1_000),
             Self::Ns => count.checked_add(500_000)?.div_euclid(1_000_000),
+            Self::Rfc3339 => return None,
         };
         (-FARTHEST..=FARTHEST).contains(&millis).then_some(Timestamp(millis))
     }
@@ -41,6 +94,7 @@ impl TimeUnit {
             Self::Ms => count,
             Self::Us => count / 1e3,
             Self::Ns => count / 1e6,
+            Self::Rfc3339 => return None,
         };
         #[expect(
             clippy::cast_possible_truncation,
@@ -81,5 +135,16 @@ mod tests {
         for count in [1e300, -1e300, f64::NAN, f64::INFINITY] {
             assert_eq!(TimeUnit::S.fractional(count), None, "{count}");
         }
+    }
+
+    #[test]
+    fn text_is_read_as_a_count_or_as_rfc_3339_and_nothing_as_no_time() {
+        assert_eq!(TimeUnit::S.read_text("1700000000.123"), Ok(Some(Timestamp(AT))));
+        assert_eq!(TimeUnit::Rfc3339.read_text("2023-11-14T22:13:20.123Z"), Ok(Some(Timestamp(AT))));
+        assert_eq!(TimeUnit::Ms.read_text(""), Ok(None));
+        assert_eq!(TimeUnit::Ms.read_text("soon"), Err("does not hold a number"));
+        assert_eq!(TimeUnit::S.read_text("1e300"), Err("is too far from 1970: check `time_unit`"));
+        assert_eq!(TimeUnit::Rfc3339.read(Value::Int(5)), Err("does not hold text: check `time_unit`"));
+        assert!(TimeUnit::Rfc3339.read_text("2023-11-14").unwrap_err().contains("distance from UTC"));
     }
 }

@@ -1,37 +1,18 @@
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::tests::{Found, all, found, readings};
 use super::*;
-use crate::model::Stamp;
-
-type Found = (String, String, Value, Option<i64>);
 
 fn config(toml: &str) -> Config {
     toml::from_str(toml).unwrap()
-}
-
-fn readings() -> Readings {
-    Readings::new(Stamp { wall: Timestamp(0), monotonic: Duration::ZERO, synced: true })
-}
-
-fn all(readings: &Readings) -> Vec<Found> {
-    let own = |(_, reading): (u32, Reading<'_>)| {
-        let time = reading.time.map(|time| time.0);
-        (reading.device.to_owned(), reading.metric.to_owned(), reading.value.to_owned(), time)
-    };
-    readings.iter().map(own).collect()
 }
 
 fn decode(toml: &str, frame: &str) -> Result<(Vec<Found>, LeftOut), Undecodable> {
     let mut out = readings();
     let left_out = Json::new(&config(toml)).decode(frame.as_bytes(), "here", &mut out)?;
     Ok((all(&out), left_out))
-}
-
-fn found(device: &str, metric: &str, value: Value, time: Option<i64>) -> Found {
-    (device.to_owned(), metric.to_owned(), value, time)
 }
 
 const NOTHING: LeftOut = LeftOut { bad_names: 0, ignored: 0 };

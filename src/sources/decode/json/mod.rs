@@ -1,16 +1,24 @@
+//! JSON (RFC 8259), in three shapes.
+
+mod fields;
+
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{LeftOut, TimeUnit, Undecodable};
+use super::field::{Field, Name as MetricName};
+use super::span::{Span, keep};
+use super::{LeftOut, TimeUnit, Undecodable, utf8};
 use crate::model::{Reading, Readings, Timestamp, Value, is_name};
 
-/// One JSON object (RFC 8259) a frame, in one of two shapes.
+/// One JSON text a frame, in one of three shapes, the first two of which are one object.
 ///
 /// *Flat*: every number or boolean field is a metric of the field's name; text, null and what is nested are counted
 /// as ignored. *Long*, where `metric` and `value` are given: those fields hold the metric's name and its value, a
-/// number, a boolean or text; further fields are counted as ignored.
+/// number, a boolean or text; further fields are counted as ignored. *By pointers*, where `fields` is given: what lies
+/// at each JSON pointer (RFC 6901), as deep as it may be; one that is missing, null, or holds no number is counted as
+/// ignored, and what no pointer names is passed over. `device` and `time` are pointers then, too.
 ///
 /// Whole numbers stay whole up to 64 bits; greater ones become the nearest float. A metric that comes twice in a
 /// frame gives two readings.
@@ -29,6 +37,8 @@ pub struct Config {
     pub time: Option<Box<str>>,
     /// What `time` counts; required with it.
     pub time_unit: Option<TimeUnit>,
+    /// Which values are read, of the shape by pointers.
+    fields: Option<Vec<Field<fields::Pointer, MetricName>>>,
 }
 
 impl Config {
@@ -47,18 +57,8 @@ impl Config {
             )),
             _ => {}
         }
-        match (&self.time, self.time_unit) {
-            (Some(_), None) => problems.push((
-                "decode.time",
-                "`time` needs `time_unit` beside it: \"s\", \"ms\", \"us\" or \"ns\"; it is never guessed"
-                    .to_owned(),
-            )),
-            (None, Some(_)) => problems.push((
-                "decode.time_unit",
-                "`time_unit` needs `time` beside it: the field that holds the device's time".to_owned(),
-            )),
-            _ => {}
-        }
+        problems.extend(TimeUnit::problem(self.time.as_ref(), self.time_unit));
+        problems.extend(self.fields.iter().flat_map(|fields| fields::problems(self, fields)));
         let named = [
             ("decode.device", &self.device),
             ("decode.metric", &self.metric),
@@ -103,6 +103,8 @@ enum Role<'a> {
 pub struct Json {
     config: Config,
     object: Object,
+    /// In place of `object`, where the configuration has `fields`.
+    fields: Option<fields::Fields>,
 }
 
 /// What is gathered of one object before it is known to be whole. Its memory serves frame after frame.
@@ -117,20 +119,14 @@ struct Object {
     ignored: u64,
 }
 
-/// A piece of `Object::text`.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
 /// So much scratch memory is kept for the next frame; one large frame must not hold its memory for ever.
 const KEEP_TEXT: usize = 16 << 10;
 const KEEP_MEASURED: usize = 256;
 
 impl Json {
     pub(super) fn new(config: &Config) -> Self {
-        Self { config: config.clone(), object: Object::default() }
+        let fields = config.fields.as_ref().map(|fields| fields::Fields::new(config, fields));
+        Self { config: config.clone(), object: Object::default(), fields }
     }
 
     pub(super) fn decode(
@@ -139,8 +135,11 @@ impl Json {
         device: &str,
         out: &mut Readings,
     ) -> Result<LeftOut, Undecodable> {
-        let text = std::str::from_utf8(frame).map_err(|error| Undecodable::NotText(error.valid_up_to()))?;
-        let Self { config, object } = self;
+        let text = utf8(frame)?;
+        let Self { config, object, fields } = self;
+        if let Some(fields) = fields {
+            return fields.decode(text, device, out);
+        }
         object.clear();
         let mut json = serde_json::Deserializer::from_str(text);
         json.deserialize_map(Fields { config, object })
@@ -166,7 +165,7 @@ impl Object {
     }
 
     fn text(&self, span: Span) -> &str {
-        self.text.get(span.start..span.end).unwrap_or_default()
+        span.within(&self.text)
     }
 
     fn hand_over(&self, device: &str, out: &mut Readings) -> LeftOut {
@@ -178,13 +177,7 @@ impl Object {
                 left_out.bad_names += 1;
                 continue;
             }
-            let value = match *value {
-                Value::Float(x) => Value::Float(x),
-                Value::Int(x) => Value::Int(x),
-                Value::Uint(x) => Value::Uint(x),
-                Value::Bool(x) => Value::Bool(x),
-                Value::Text(text) => Value::Text(self.text(text)),
-            };
+            let value = value.within(&self.text);
             out.push(Reading { device, metric, value, time: self.time, unit: None });
         }
         out.end_frame();
@@ -212,11 +205,11 @@ impl<'de> Visitor<'de> for Fields<'_> {
             match role {
                 Role::Device(name) => {
                     once(object.device.is_some(), name)?;
-                    object.device = object.name(name, found)?;
+                    object.device = found.name(name, &mut object.text)?;
                 }
                 Role::Metric(name) => {
                     once(object.metric.is_some(), name)?;
-                    object.metric = object.name(name, found)?;
+                    object.metric = found.name(name, &mut object.text)?;
                 }
                 Role::Value(name) => {
                     once(object.value.is_some(), name)?;
@@ -227,7 +220,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 }
                 Role::Time(name) => {
                     once(object.time.is_some(), name)?;
-                    object.time = time(config.time_unit, name, found)?;
+                    object.time = time(config.time_unit, name, found, &object.text)?;
                 }
                 Role::Other(name) => match found {
                     Found::Value(value) if config.metric.is_none() && !matches!(value, Value::Text(_)) => {
@@ -241,32 +234,21 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 }
 
-impl Object {
-    /// What a field that holds a name says; `None` for null.
-    fn name<E: Error>(&mut self, field: &str, found: Found) -> Result<Option<Span>, E> {
-        let digits = match found {
-            Found::Null => return Ok(None),
-            Found::Value(Value::Text(name)) => return Ok(Some(name)),
-            Found::Value(Value::Int(number)) => number.to_string(),
-            Found::Value(Value::Uint(number)) => number.to_string(),
-            _ => return Err(wrong(field, "text or a whole number")),
-        };
-        Ok(Some(keep(&mut self.text, &digits)))
-    }
-}
-
-/// What the field `name` says of the time; `None` for null.
-fn time<E: Error>(unit: Option<TimeUnit>, name: &str, found: Found) -> Result<Option<Timestamp>, E> {
+/// What the field `field` says of the time; `None` for null.
+fn time<E: Error>(
+    unit: Option<TimeUnit>,
+    field: &str,
+    found: Found,
+    text: &str,
+) -> Result<Option<Timestamp>, E> {
     let Some(unit) = unit else { return Ok(None) };
-    let time = match found {
+    let value = match found {
         Found::Null => return Ok(None),
-        Found::Value(Value::Int(count)) => unit.whole(count),
-        Found::Value(Value::Float(count)) => unit.fractional(count),
-        Found::Value(Value::Uint(_)) => None,
-        _ => return Err(wrong(name, "a number")),
+        Found::Value(value) => value.within(text),
+        // No time either way, and told as such.
+        Found::Nested => Value::Bool(false),
     };
-    time.map(Some)
-        .ok_or_else(|| E::custom(format_args!("field `{name}` is too far from 1970: check `time_unit`")))
+    unit.read(value).map(Some).map_err(|wrong| E::custom(format_args!("field `{field}` {wrong}")))
 }
 
 fn once<E: Error>(twice: bool, name: &str) -> Result<(), E> {
@@ -275,12 +257,6 @@ fn once<E: Error>(twice: bool, name: &str) -> Result<(), E> {
 
 fn wrong<E: Error>(name: &str, expected: &str) -> E {
     E::custom(format_args!("field `{name}` does not hold {expected}"))
-}
-
-fn keep(text: &mut String, piece: &str) -> Span {
-    let start = text.len();
-    text.push_str(piece);
-    Span { start, end: text.len() }
 }
 
 /// Reads a field's name, and keeps it where it is a metric's.
@@ -315,6 +291,20 @@ enum Found {
     Null,
     /// An array or an object.
     Nested,
+}
+
+impl Found {
+    /// The name that the field `field` holds, kept in `text`; `None` for null.
+    fn name<E: Error>(self, field: &str, text: &mut String) -> Result<Option<Span>, E> {
+        let digits = match self {
+            Self::Null => return Ok(None),
+            Self::Value(Value::Text(name)) => return Ok(Some(name)),
+            Self::Value(Value::Int(number)) => number.to_string(),
+            Self::Value(Value::Uint(number)) => number.to_string(),
+            _ => return Err(wrong(field, "text or a whole number")),
+        };
+        Ok(Some(keep(text, &digits)))
+    }
 }
 
 /// Reads whatever a field holds.

@@ -1,0 +1,253 @@
+//! Comma-separated values (RFC 4180), a line a frame.
+//!
+//! What a column is called says either `columns`, or a header: the first line of each stream. A header is known by the
+//! names in it that `fields`, `device` and `time` need; where none of these is given, by holding no number. It is
+//! known again when a device starts anew, and one that has changed takes over.
+
+mod cells;
+
+use std::sync::Arc;
+
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer};
+
+use super::field::{self, Field, Meaning, Sink};
+use super::{LeftOut, TimeUnit, Undecodable, number, utf8};
+use crate::model::{Readings, is_name};
+use cells::Cells;
+
+/// Blanks around what stands without quotes are no part of it. Without `fields` every column that holds a number is a
+/// metric of the column's name.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What stands between two columns: one ASCII character.
+    #[serde(default = "comma", deserialize_with = "separator")]
+    separator: u8,
+    /// The columns' names, in order, of devices that send no header; one without a name is passed over.
+    columns: Option<Box<[Box<str>]>>,
+    /// The column with the device's name.
+    device: Option<Box<str>>,
+    /// The column with the device's time; where it is empty, the line is stamped at arrival.
+    time: Option<Box<str>>,
+    time_unit: Option<TimeUnit>,
+    /// Which columns are read: `from` is a column's name.
+    fields: Option<Vec<Field<Box<str>>>>,
+}
+
+fn comma() -> u8 {
+    b','
+}
+
+fn separator<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let separator = char::deserialize(deserializer)?;
+    match u8::try_from(separator) {
+        Ok(byte) if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(byte),
+        _ => Err(D::Error::invalid_value(
+            Unexpected::Char(separator),
+            &"an ASCII character other than a quote",
+        )),
+    }
+}
+
+impl Config {
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        problems.extend(TimeUnit::problem(self.time.as_ref(), self.time_unit));
+        problems.extend(field::apart(self.device.as_ref(), self.time.as_ref()));
+        problems.extend(self.fields.iter().flat_map(|fields| {
+            field::problems(&fields.iter().map(Field::<Box<str>>::meaning).collect::<Vec<_>>())
+        }));
+        let Some(columns) = &self.columns else { return problems };
+        if columns.len() > cells::COLUMNS_MAX {
+            problems.push(("decode.columns", format!("`columns` are over {}", cells::COLUMNS_MAX)));
+        }
+        for (index, name) in columns.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            if columns[..index].contains(name) {
+                problems.push(("decode.columns", format!("`columns` has `{name}` twice")));
+            }
+            if !is_name(name) {
+                problems.push((
+                    "decode.columns",
+                    format!("one of `columns` is no name of 1 to 128 bytes: `{name}`"),
+                ));
+            }
+        }
+        let missing = |name: &str| format!("`columns` has no column `{name}`");
+        for (key, name) in [("decode.device", &self.device), ("decode.time", &self.time)] {
+            problems.extend(
+                name.as_ref().filter(|name| !columns.contains(name)).map(|name| (key, missing(name))),
+            );
+        }
+        let mut fields = self.fields.iter().flatten().filter(|field| !columns.contains(&field.from));
+        problems.extend(fields.next().map(|field| ("decode.fields", missing(&field.from))));
+        problems
+    }
+}
+
+/// The decoder.
+#[derive(Debug)]
+pub struct Csv {
+    separator: u8,
+    device: Option<Box<str>>,
+    time: Option<(Box<str>, TimeUnit)>,
+    fields: Option<Box<[(Box<str>, Meaning)]>>,
+    columns: Option<Shared>,
+    /// The latest header: the devices of one listener mostly send the same.
+    latest: Option<Shared>,
+    cells: Cells,
+}
+
+/// A header that streams may have in common.
+pub(super) type Shared = Arc<Header>;
+
+/// Which column is what.
+#[derive(Debug)]
+pub(super) struct Header {
+    names: Box<[Box<str>]>,
+    device: Option<usize>,
+    time: Option<usize>,
+    /// The column of each of `fields`.
+    fields: Box<[usize]>,
+}
+
+/// The longest header, in bytes: what a stream keeps.
+const HEADER_MAX: usize = 4096;
+
+impl Csv {
+    pub(super) fn new(config: &Config) -> Self {
+        let own = |field: &Field<Box<str>>| (field.from.clone(), field.meaning());
+        let mut csv = Self {
+            separator: config.separator,
+            device: config.device.clone(),
+            time: config.time.clone().zip(config.time_unit),
+            fields: config.fields.as_ref().map(|fields| fields.iter().map(own).collect()),
+            columns: None,
+            latest: None,
+            cells: Cells::default(),
+        };
+        csv.columns = config.columns.as_ref().and_then(|names| csv.header(names).ok()).map(Arc::new);
+        csv
+    }
+
+    pub(super) fn decode(
+        &mut self,
+        frame: &[u8],
+        device: &str,
+        header: &mut Option<Shared>,
+        out: &mut Readings,
+    ) -> Result<LeftOut, Undecodable> {
+        let text = utf8(frame)?;
+        self.cells.split(text, self.separator).map_err(Undecodable::Malformed)?;
+        let Some(known) = header.as_ref().or(self.columns.as_ref()) else {
+            *header = Some(self.learn(text).map_err(Undecodable::Malformed)?);
+            return Ok(LeftOut::default());
+        };
+        if self.is(known, text) {
+            return Ok(LeftOut::default());
+        }
+        let read = self.line(known, text, device, out);
+        // A header where a line of values should be: the device has started anew, and sends other columns.
+        if read.is_err() && self.names_something() {
+            if let Ok(learnt) = self.learn(text) {
+                *header = Some(learnt);
+                return Ok(LeftOut::default());
+            }
+        }
+        read
+    }
+
+    fn line(
+        &self,
+        header: &Header,
+        text: &str,
+        device: &str,
+        out: &mut Readings,
+    ) -> Result<LeftOut, Undecodable> {
+        let malformed = |what| Err(Undecodable::Malformed(what));
+        let (has, needs) = (self.cells.len(), header.names.len());
+        if has != needs {
+            return malformed(format!("it has {has} columns where {needs} are named"));
+        }
+        let cell = |column: usize| self.cells.get(text, column);
+        let named = header.device.map(cell).filter(|named| !named.is_empty());
+        let mut time = None;
+        if let (Some(column), Some((name, unit))) = (header.time, &self.time) {
+            time = match unit.read_text(cell(column)) {
+                Ok(time) => time,
+                Err(wrong) => return malformed(format!("column `{name}` {wrong}: it is {:?}", cell(column))),
+            };
+        }
+        let mut sink = Sink::new(named.unwrap_or(device), time, out);
+        match &self.fields {
+            Some(fields) => {
+                for ((_, meaning), column) in fields.iter().zip(&header.fields) {
+                    sink.text(meaning, cell(*column));
+                }
+                sink.end(|| match (fields.first(), header.fields.first()) {
+                    (Some((name, _)), Some(column)) => {
+                        format!("no column of `fields` holds a number: `{name}` is {:?}", cell(*column))
+                    }
+                    _ => "`fields` names no column".to_owned(),
+                })
+            }
+            None => {
+                for (column, name) in header.names.iter().enumerate() {
+                    if !name.is_empty() && ![header.device, header.time].contains(&Some(column)) {
+                        sink.plain(name, cell(column));
+                    }
+                }
+                sink.end(|| "no column holds a number".to_owned())
+            }
+        }
+    }
+
+    /// Whether the line at hand is `header` itself.
+    fn is(&self, header: &Header, text: &str) -> bool {
+        self.cells.len() == header.names.len()
+            && header.names.iter().enumerate().all(|(column, name)| self.cells.get(text, column) == &**name)
+    }
+
+    /// Takes the line at hand for a header, where it is one.
+    fn learn(&mut self, text: &str) -> Result<Shared, String> {
+        if let Some(latest) = self.latest.as_ref().filter(|latest| self.is(latest, text)) {
+            return Ok(latest.clone());
+        }
+        if text.len() > HEADER_MAX {
+            return Err(format!(
+                "a header of over {HEADER_MAX} bytes is not taken, and this is no other line yet"
+            ));
+        }
+        let names: Vec<Box<str>> =
+            (0..self.cells.len()).map(|column| self.cells.get(text, column).into()).collect();
+        let header = self.header(&names).map_err(|missing| format!("a header is waited for, {missing}"))?;
+        if !self.names_something() && names.iter().any(|name| name.is_empty() || number(name).is_some()) {
+            return Err("a header is waited for, and this line has a number or an empty column".to_owned());
+        }
+        let header = Arc::new(header);
+        self.latest = Some(header.clone());
+        Ok(header)
+    }
+
+    /// Whether a header can be told by the names in it.
+    fn names_something(&self) -> bool {
+        self.device.is_some() || self.time.is_some() || self.fields.is_some()
+    }
+
+    fn header(&self, names: &[Box<str>]) -> Result<Header, String> {
+        let find = |wanted: &str| {
+            let column = names.iter().position(|name| **name == *wanted);
+            column.ok_or_else(|| format!("and in this line no column is called `{wanted}`"))
+        };
+        let time = self.time.as_ref().map(|(name, _)| name);
+        Ok(Header {
+            device: self.device.as_deref().map(find).transpose()?,
+            time: time.map(|name| find(name)).transpose()?,
+            fields: self.fields.iter().flatten().map(|(name, _)| find(name)).collect::<Result<_, _>>()?,
+            names: names.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
