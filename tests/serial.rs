@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,14 @@ use pty::Pty;
 fn config(port: &Path) -> Config {
     let toml = format!("port = '{}'\nbaud = 115200\ndecode = {{ type = 'json' }}", port.display());
     toml::from_str(&toml).unwrap()
+}
+
+/// A port with other settings, which end in those of `framing`.
+fn with(port: &Path, settings: &str) -> Config {
+    let toml = format!("port = '{}'\ndecode = {{ type = 'json' }}\n{settings}", port.display());
+    let config: Config = toml::from_str(&toml).unwrap();
+    assert_eq!(weir::sources::Config::Serial(config.clone()).problems(), []);
+    config
 }
 
 fn context() -> Context {
@@ -150,4 +158,83 @@ async fn after_a_mebibyte_of_noise_a_good_line_is_read() {
     writer.join().unwrap();
     assert_eq!(context.stats.bytes.load(Ordering::Relaxed), (1 << 20) + 12);
     assert!(refused(&context, Refusal::NotText) > 1_000);
+}
+
+#[tokio::test]
+async fn slip_frames_with_a_checksum_become_readings_and_a_damaged_one_is_counted() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let settings = "framing = { type = 'slip', checksum = { type = 'crc16_modbus' } }";
+    let mut source = Serial::open(&with(pty.port(), settings), &context).await.unwrap();
+    // Each is the JSON and its CRC-16/MODBUS, low byte first, as the Modbus specification has it.
+    pty.write_all(b"\xc0{\"t\":1}\x99\x4a\xc0\xc0{\"t\":7}\x99\x4a\xc0\xc0{\"t\":1}\x99\x4a\xc0").unwrap();
+    let one = ("t".to_owned(), Value::Int(1));
+    assert_eq!(values(&mut source, 2).await, [one.clone(), one]);
+    assert_eq!(refused(&context, Refusal::Checksum), 1);
+}
+
+#[tokio::test]
+async fn a_silent_line_ends_the_frame_that_has_begun() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let settings = "framing = { type = 'silence', idle_gap = '20ms' }";
+    let mut source = Serial::open(&with(pty.port(), settings), &context).await.unwrap();
+    for number in 0..3 {
+        pty.write_all(format!("{{\"t\":{number}}}").as_bytes()).unwrap();
+        assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Int(number))]);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_whose_rest_does_not_come_is_cut_off_and_the_next_is_whole() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let settings = "framing = { type = 'lines', idle_gap = '20ms' }";
+    let mut source = Serial::open(&with(pty.port(), settings), &context).await.unwrap();
+    pty.write_all(b"{\"t\"").unwrap();
+    while refused(&context, Refusal::CutOff) == 0 {
+        let nothing = tokio::time::timeout(Duration::from_millis(50), source.next()).await;
+        assert!(nothing.is_err());
+    }
+    pty.write_all(b"{\"t\":2}\n").unwrap();
+    assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Int(2))]);
+    assert_eq!(refused(&context, Refusal::Undecodable), 0);
+}
+
+/// The device answers, then stays silent, then answers too late, then answers.
+#[tokio::test]
+async fn a_device_that_is_asked_gives_its_answers_and_a_late_one_is_none() {
+    let (pty, context) = (Pty::open().unwrap(), context());
+    let settings = "poll = { every = '2s', write = \"r?\\n\", timeout = '1s' }";
+    let mut source = Serial::open(&with(pty.port(), settings), &context).await.unwrap();
+    let (mut device, stats) = (pty.device().unwrap(), Arc::clone(&context.stats));
+    let script = std::thread::spawn(move || {
+        let mut asked = |answer: &[u8]| {
+            let mut request = [0; 3];
+            device.read_exact(&mut request).unwrap();
+            assert_eq!(&request, b"r?\n");
+            device.write_all(answer).unwrap();
+            device.try_clone().unwrap()
+        };
+        asked(b"{\"t\":1}\n");
+        let mut device = asked(b"");
+        let no_answer = || stats.refused().any(|refused| refused == (Refusal::NoAnswer, 1));
+        while !no_answer() {
+            std::thread::yield_now();
+        }
+        device.write_all(b"{\"t\":2}\n").unwrap();
+        asked(b"{\"t\":3}\n");
+    });
+    assert_eq!(values(&mut source, 2).await, [1, 3].map(|t| ("t".to_owned(), Value::Int(t))));
+    script.join().unwrap();
+    assert_eq!(refused(&context, Refusal::NoAnswer), 1);
+    assert_eq!(refused(&context, Refusal::NoiseBytes), 8, "the late answer");
+}
+
+#[tokio::test]
+async fn what_a_driver_cannot_do_is_told_where_it_matters() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let error = Serial::open(&with(pty.port(), "rs485 = {}"), &context).await.unwrap_err();
+    assert!(matches!(error, SourceError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("leave `rs485` out"), "{error}");
+    let mut source = Serial::open(&with(pty.port(), "low_latency = true"), &context).await.unwrap();
+    pty.write_all(b"{\"t\":1}\n").unwrap();
+    assert_eq!(values(&mut source, 1).await.len(), 1);
 }

@@ -17,6 +17,8 @@ pub(super) fn log_source(source: &str, stats: &sources::Stats) {
         copies = get(&stats.copies),
         unasked = get(&stats.unasked),
         forgotten = stats.forgotten.get(),
+        overruns = stats.overruns.get(),
+        line_errors = stats.line_errors.get(),
         dropped_by_kernel = stats.dropped_by_kernel.get(),
         refused = refused.join(", "),
         "read in this run"

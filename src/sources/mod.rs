@@ -8,12 +8,14 @@ mod allow;
 pub mod coap;
 pub mod decode;
 pub mod framing;
+pub mod poll;
 mod port;
 mod scale;
 pub mod serial;
 pub mod simulated;
 mod stats;
 mod stream;
+mod uart;
 
 use std::sync::Arc;
 

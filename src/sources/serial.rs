@@ -1,21 +1,28 @@
 //! Serial lines: RS-232, RS-485 and USB adapters, whatever Linux shows as a terminal device.
 //!
-//! The port is opened raw, for this process alone, and only read. What lies in the kernel's buffer when it is opened
-//! is data and is kept. A reader that joins in the middle of a frame cannot know it: the rest of that frame is read
+//! The port is opened raw, for this process alone, and only read, but for the requests of `poll`. What lies in the
+//! kernel's buffer when it is opened is data and is kept (with `poll` it is not asked for, and is not). A reader that joins in the middle of a frame cannot know it: the rest of that frame is read
 //! as a frame, usually does not decode, and is counted as refused. A frame that had begun when the port went away is
 //! counted as cut off.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context as Task, Poll as Polled};
+use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::sleep_until;
 use tokio_serial::{DataBits, SerialStream, StopBits};
 
+use super::poll::{self, Due, Poll};
 use super::port::{self, FlowControl, Parity, Settings};
 use super::stream::{Reader, Stream};
+use super::uart::{self, Direction, Errors};
 use super::{Batch, Context, Source, SourceError, decode, framing};
-use crate::clock::Clock;
-use crate::model::{NAME_MAX, Readings, is_name};
+use crate::model::{NAME_MAX, Readings, Stamp, is_name};
+use crate::units;
 
 /// A source of `type = "serial"`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -38,6 +45,13 @@ pub struct Config {
     /// How the receiver holds the sender back.
     #[serde(default = "FlowControl::none", with = "FlowControl")]
     pub flow_control: tokio_serial::FlowControl,
+    /// Whether the driver is to hand over bytes as they come, and not when its timer ends (16 ms on many USB adapters).
+    #[serde(default)]
+    pub low_latency: bool,
+    /// How the driver switches the direction of an RS-485 line, where the adapter does not by itself.
+    pub rs485: Option<Rs485>,
+    /// What is written so that the device answers.
+    pub poll: Option<poll::Config>,
     /// How bytes become frames.
     #[serde(default)]
     pub framing: framing::Config,
@@ -45,6 +59,66 @@ pub struct Config {
     pub decode: decode::Config,
     /// The device where a frame names none; by default the source's name.
     pub device: Option<Box<str>>,
+}
+
+/// `rs485`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rs485 {
+    /// The level of RTS while sending.
+    pub rts_on_send: bool,
+    /// And behind it.
+    pub rts_after_send: bool,
+    /// From RTS to the first byte, at most 100 ms.
+    #[serde(deserialize_with = "units::duration")]
+    pub delay_before_send: Duration,
+    /// From the last byte to RTS, at most 100 ms.
+    #[serde(deserialize_with = "units::duration")]
+    pub delay_after_send: Duration,
+}
+
+impl Default for Rs485 {
+    fn default() -> Self {
+        Self {
+            rts_on_send: true,
+            rts_after_send: false,
+            delay_before_send: Duration::ZERO,
+            delay_after_send: Duration::ZERO,
+        }
+    }
+}
+
+/// The kernel allows no more.
+const MAX_DELAY: Duration = Duration::from_millis(100);
+
+impl Rs485 {
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.rts_on_send == self.rts_after_send {
+            let text =
+                "`rts_after_send` is `rts_on_send`: the direction would never change, so change one of them";
+            problems.push(("rs485.rts_after_send", text.to_owned()));
+        }
+        for (key, name, delay) in [
+            ("rs485.delay_before_send", "delay_before_send", self.delay_before_send),
+            ("rs485.delay_after_send", "delay_after_send", self.delay_after_send),
+        ] {
+            if delay > MAX_DELAY {
+                problems.push((key, format!("`{name}` must be at most {}", units::show(MAX_DELAY))));
+            }
+        }
+        problems
+    }
+
+    fn direction(&self) -> Direction {
+        let ms = |delay: Duration| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+        Direction {
+            rts_on_send: self.rts_on_send,
+            rts_after_send: self.rts_after_send,
+            before_ms: ms(self.delay_before_send),
+            after_ms: ms(self.delay_after_send),
+        }
+    }
 }
 
 impl Config {
@@ -68,6 +142,8 @@ impl Config {
             ));
         }
         problems.extend(self.settings().problems());
+        problems.extend(self.rs485.iter().flat_map(Rs485::problems));
+        problems.extend(self.poll.iter().flat_map(poll::Config::problems));
         if self.device.as_ref().is_some_and(|device| !is_name(device)) {
             problems.push(("device", format!("`device` must have 1 to {NAME_MAX} bytes")));
         }
@@ -87,37 +163,81 @@ pub struct Serial {
     buffer: Box<[u8]>,
     reader: Reader,
     stream: Stream,
-    clock: Clock,
+    poll: Option<Poll>,
+    context: Context,
+    /// When the last bytes came.
+    came: Stamp,
+    /// What the driver had counted at the last look, and when that was; `None` where it does not count.
+    counted: Option<(Errors, Duration)>,
 }
 
 /// What the kernel hands over at once at most (the line discipline's buffer).
 const READ: usize = 4096;
+
+/// How often the driver is asked what it has counted, at most.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// So much at most is thrown away before a request: who sends faster than that is read off is not to keep it back.
+const STALE: usize = 64 << 10;
+
+/// What the port did.
+enum Done {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+}
 
 impl Source for Serial {
     type Config = Config;
 
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         let reader = Reader::new(&config.framing, &config.decode, config.device.as_deref(), context);
+        let port = port::open(&config.port, &config.settings())?;
+        if let Some(rs485) = &config.rs485 {
+            uart::set_rs485(&port, rs485.direction()).map_err(|error| SourceError::Refused {
+                what: config.port.to_string(),
+                cause: format!("its driver does not switch the direction of an RS-485 line ({error})"),
+                hint: "leave `rs485` out where the adapter switches by itself".to_owned(),
+            })?;
+        }
+        if config.low_latency {
+            if let Err(error) = uart::set_low_latency(&port) {
+                tracing::warn!(
+                    source = &*context.name,
+                    "`low_latency` is not possible on {}, whose driver says: {error}",
+                    config.port
+                );
+            }
+        }
+        let came = context.clock.now();
         Ok(Self {
             name: config.port.clone(),
-            port: port::open(&config.port, &config.settings())?,
+            counted: uart::errors(&port).map(|errors| (errors, came.monotonic)),
+            port,
             buffer: vec![0; READ].into(),
             stream: reader.stream(),
             reader,
-            clock: context.clock.clone(),
+            poll: config.poll.as_ref().map(|poll| Poll::new(poll, came.monotonic)),
+            context: context.clone(),
+            came,
         })
     }
 
     async fn next(&mut self) -> Result<Batch, SourceError> {
         loop {
-            // The only point where this waits, so the only one where it can be cancelled.
-            let bytes = match self.port.read(&mut self.buffer).await {
-                Ok(0) => return Err(self.gone(None)),
-                Ok(length) => self.buffer.get(..length).unwrap_or_default(),
-                Err(error) => return Err(self.gone(Some(&error))),
+            let now = self.context.clock.monotonic();
+            let mut wake = None;
+            let readings = match self.poll.as_ref().map(|poll| poll.due(now)) {
+                Some(Due::Ask) => {
+                    self.ask(now)?;
+                    continue;
+                }
+                Some(Due::Close) => self.close()?,
+                Some(Due::Wait(until)) => {
+                    wake = Some(until);
+                    self.wait(wake).await?
+                }
+                None => self.wait(wake).await?,
             };
-            let mut readings = Readings::new(self.clock.now());
-            self.reader.read(&mut self.stream, bytes, &mut readings);
             if !readings.is_empty() {
                 return Ok(Batch { readings, receipt: None });
             }
@@ -126,10 +246,129 @@ impl Source for Serial {
 }
 
 impl Serial {
+    /// Waits for bytes, for the end of a frame by silence, or until `wake`.
+    async fn wait(&mut self, wake: Option<Duration>) -> Result<Readings, SourceError> {
+        let idle =
+            self.reader.idle_gap().filter(|_| !self.stream.rests()).map(|gap| self.came.monotonic + gap);
+        let first = idle.into_iter().chain(wake).min();
+        let clock = self.context.clock.clone();
+        let timer = async {
+            match first {
+                Some(at) => sleep_until(clock.instant(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (port, buffer, poll) = (&mut self.port, &mut self.buffer, self.poll.as_ref());
+        // The only point where this waits, so the only one where it can be cancelled. What has come is looked at before
+        // the time is: a pause of the agent is no silence of the line.
+        let done = tokio::select! {
+            biased;
+            done = poll_fn(|task| io(port, poll.map_or(&[], Poll::unwritten), buffer, task)) => Some(done),
+            () = timer => None,
+        };
+        let mut readings = Readings::new(self.came);
+        match done {
+            Some(Done::Read(Ok(0))) => return Err(self.gone(None)),
+            Some(Done::Read(Err(error)) | Done::Wrote(Err(error))) => return Err(self.gone(Some(&error))),
+            Some(Done::Wrote(Ok(bytes))) => self.poll.iter_mut().for_each(|poll| poll.wrote(bytes)),
+            Some(Done::Read(Ok(length))) => readings = self.take(length),
+            None if idle.is_some() && idle == first => {
+                let frames = self.reader.silence(&mut self.stream, &mut readings);
+                self.answered(frames);
+            }
+            None => {}
+        }
+        Ok(readings)
+    }
+
+    /// What becomes of the first bytes in the buffer, which have just come.
+    fn take(&mut self, length: usize) -> Readings {
+        self.came = self.context.clock.now();
+        self.count();
+        let mut readings = Readings::new(self.came);
+        if self.poll.as_ref().is_some_and(|poll| !poll.is_asked()) {
+            self.reader.unasked(length);
+        } else {
+            let bytes = self.buffer.get(..length).unwrap_or_default();
+            let frames = self.reader.read(&mut self.stream, bytes, &mut readings);
+            self.answered(frames);
+        }
+        readings
+    }
+
+    fn answered(&mut self, frames: usize) {
+        if let Some(poll) = self.poll.as_mut().filter(|_| frames > 0) {
+            poll.answered();
+        }
+    }
+
+    /// Begins a request, on a line that was read empty: what has come before it is no answer to it.
+    fn ask(&mut self, now: Duration) -> Result<(), SourceError> {
+        let mut stale = 0;
+        while stale < STALE {
+            let Some(length) = self.now()? else { break };
+            stale += length;
+            self.reader.unasked(length);
+        }
+        self.poll.iter_mut().for_each(|poll| poll.ask(now));
+        Ok(())
+    }
+
+    /// Ends a request: what has come by now is its answer, and a frame that has not ended does not end any more.
+    fn close(&mut self) -> Result<Readings, SourceError> {
+        let mut readings = match self.now()? {
+            Some(length) => self.take(length),
+            None => Readings::new(self.came),
+        };
+        let frames = self.reader.silence(&mut self.stream, &mut readings);
+        self.answered(frames);
+        if let Some(poll) = &mut self.poll {
+            if !poll.close() {
+                self.reader.no_answer(poll.timeout());
+            }
+        }
+        Ok(readings)
+    }
+
+    /// Reads what is there, without waiting.
+    fn now(&mut self) -> Result<Option<usize>, SourceError> {
+        let mut task = Task::from_waker(std::task::Waker::noop());
+        match io(&mut self.port, &[], &mut self.buffer, &mut task) {
+            Polled::Ready(Done::Read(Ok(length)) | Done::Wrote(Ok(length))) if length > 0 => Ok(Some(length)),
+            Polled::Ready(Done::Read(Err(error)) | Done::Wrote(Err(error))) => Err(self.gone(Some(&error))),
+            Polled::Ready(_) => Err(self.gone(None)),
+            Polled::Pending => Ok(None),
+        }
+    }
+
+    /// Asks the driver what it has counted, where the last time is some time ago.
+    fn count(&mut self) {
+        let Some((before, at)) = self.counted else { return };
+        if self.came.monotonic.saturating_sub(at) < COUNT_EVERY {
+            return;
+        }
+        self.counted = uart::errors(&self.port).map(|errors| (errors, self.came.monotonic));
+        if let Some((errors, _)) = self.counted {
+            let Errors { overruns, damaged } = errors.since(before);
+            self.context.stats.count_line(&self.context.name, overruns, damaged);
+        }
+    }
+
     fn gone(&self, error: Option<&io::Error>) -> SourceError {
         self.reader.cut_off(&self.stream);
         port::gone(&self.name, error)
     }
+}
+
+/// Writes some of `request`, where there is one, or reads.
+fn io(port: &mut SerialStream, request: &[u8], buffer: &mut [u8], task: &mut Task<'_>) -> Polled<Done> {
+    if !request.is_empty() {
+        if let Polled::Ready(wrote) = Pin::new(&mut *port).poll_write(task, request) {
+            return Polled::Ready(Done::Wrote(wrote));
+        }
+    }
+    let mut buffer = ReadBuf::new(buffer);
+    Pin::new(port).poll_read(task, &mut buffer).map(|read| Done::Read(read.map(|()| buffer.filled().len())))
 }
 
 #[cfg(test)]
@@ -170,6 +409,10 @@ mod tests {
             ("baud = 4000001", "baud"),
             ("device = ''", "device"),
             ("framing = { type = 'lines', max_frame = '2MiB' }", "framing.max_frame"),
+            ("rs485 = { rts_on_send = false }", "rs485.rts_after_send"),
+            ("rs485 = { delay_before_send = '1s' }", "rs485.delay_before_send"),
+            ("rs485 = { delay_after_send = '1s' }", "rs485.delay_after_send"),
+            ("poll = { every = '1s', write = '' }", "poll.write"),
         ] {
             let problems = config(toml).unwrap().problems();
             assert_eq!(problems.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key], "{toml}");
