@@ -103,6 +103,48 @@ fn ten_thousand_readings_of_three_devices_arrive_in_the_right_windows() {
     assert!(site.agent.terminate().unwrap().success());
 }
 
+/// The path that weir opens is a link, as udev makes them, which goes and comes with the adapter.
+#[test]
+fn an_adapter_that_is_pulled_and_put_back_under_load_costs_no_line_but_those_on_the_wire() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("by-id");
+    let mut site = Site::new(&serial(&link));
+    site.agent.start().unwrap();
+
+    let mut written = 0_u64;
+    for round in 0..4 {
+        let plug = dir.path().join(round.to_string());
+        std::fs::create_dir(&plug).unwrap();
+        let line = Socat::start(&plug).unwrap();
+        std::os::unix::fs::symlink(line.port(), &link).unwrap();
+        let mut device = OpenOptions::new().write(true).open(line.device()).unwrap();
+        let first = written;
+        let numbers = |messages: &[Value]| {
+            messages.iter().map(|message| message["metrics"]["n"]["value"].as_u64().unwrap()).max()
+        };
+        // Half a thousand lines a second, until some of this round have arrived.
+        loop {
+            for _ in 0..5 {
+                writeln!(device, "{{\"dev\":\"counter\",\"n\":{written}}}").unwrap();
+                written += 1;
+            }
+            thread::sleep(Duration::from_millis(10));
+            let messages = site.subscriber.messages();
+            if numbers(&data(&messages)).is_some_and(|last| last >= first + 50) {
+                break;
+            }
+        }
+        std::fs::remove_file(&link).unwrap();
+    }
+    let messages = site.data("the last round", |_| true);
+    let numbers: Vec<_> =
+        messages.iter().map(|message| message["metrics"]["n"]["value"].as_u64().unwrap()).collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "each once, in order: {numbers:?}");
+    assert!(site.agent.terminate().unwrap().success());
+    let log = site.agent.log().join("\n");
+    assert!(log.matches("it was unplugged").count() >= 3, "{log}");
+}
+
 /// A device that counts, ten lines every 10 ms.
 struct Counter {
     pty: Pty,

@@ -28,7 +28,7 @@ fn config(port: &Path) -> Config {
 fn with(port: &Path, settings: &str) -> Config {
     let toml = format!("port = '{}'\ndecode = {{ type = 'json' }}\n{settings}", port.display());
     let config: Config = toml::from_str(&toml).unwrap();
-    assert_eq!(weir::sources::Config::Serial(config.clone()).problems(), []);
+    assert_eq!(weir::sources::Config::Serial(config.clone().into()).problems(), []);
     config
 }
 

@@ -111,7 +111,7 @@ pub enum Config {
     /// CoAP devices that send.
     CoapServer(coap::Config),
     /// A serial line.
-    Serial(serial::Config),
+    Serial(Box<serial::Config>),
     /// Simulated sensors.
     Simulated(simulated::Config),
 }
@@ -127,7 +127,7 @@ impl Config {
     pub fn read<'de, D: Deserializer<'de>>(kind: &str, rest: D) -> Option<Result<Self, D::Error>> {
         Some(match kind {
             "coap_server" => coap::Config::deserialize(rest).map(Self::CoapServer),
-            "serial" => serial::Config::deserialize(rest).map(Self::Serial),
+            "serial" => serial::Config::deserialize(rest).map(Box::new).map(Self::Serial),
             "simulated" => simulated::Config::deserialize(rest).map(Self::Simulated),
             _ => return None,
         })

@@ -37,18 +37,18 @@ struct Rs485 {
     padding: [u32; 5],
 }
 
-/// `struct serial_icounter_struct`.
+/// `struct serial_icounter_struct`, whose counts may pass the end of an `int`.
 #[repr(C)]
 #[derive(Default)]
 struct Counter {
     /// CTS, DSR, RNG, DCD, bytes received and sent.
-    others: [i32; 6],
-    frame: i32,
-    overrun: i32,
-    parity: i32,
-    brk: i32,
-    buf_overrun: i32,
-    reserved: [i32; 9],
+    others: [u32; 6],
+    frame: u32,
+    overrun: u32,
+    parity: u32,
+    brk: u32,
+    buf_overrun: u32,
+    reserved: [u32; 9],
 }
 
 const ASYNC_LOW_LATENCY: i32 = 1 << 13;
@@ -113,8 +113,7 @@ impl Errors {
 pub(super) fn errors(port: &impl AsRawFd) -> Option<Errors> {
     let mut counter = Counter::default();
     call(port, libc::TIOCGICOUNT, &mut counter).ok()?;
-    let sum =
-        |counts: &[i32]| counts.iter().fold(0_u32, |sum, count| sum.wrapping_add(count.cast_unsigned()));
+    let sum = |counts: &[u32]| counts.iter().fold(0, |sum: u32, count| sum.wrapping_add(*count));
     Some(Errors {
         overruns: sum(&[counter.overrun, counter.buf_overrun]),
         damaged: sum(&[counter.frame, counter.parity, counter.brk]),
