@@ -45,6 +45,11 @@ impl Network {
     }
 }
 
+/// Whether whoever is at `address` may send: all may where nobody is named.
+pub(super) fn admits(allow: &[Network], address: IpAddr) -> bool {
+    allow.is_empty() || allow.iter().any(|network| network.contains(address))
+}
+
 impl FromStr for Network {
     type Err = String;
 

@@ -9,6 +9,7 @@ pub mod coap;
 pub mod decode;
 pub mod framing;
 pub mod poll;
+mod listen;
 mod port;
 mod scale;
 pub mod serial;

@@ -8,6 +8,7 @@ use coap_lite::option_value::OptionValueU16;
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 use tokio::time::Instant;
 
+use super::super::allow;
 use super::super::decode::{self, Decoder, Learnt};
 use super::super::{Context, Network, Receipt, Refusal};
 use super::request::{PAYLOAD_MAX, Refused, Request};
@@ -87,7 +88,7 @@ impl Endpoint {
         out: &mut Readings,
     ) -> Reaction {
         let peer = route.peer;
-        if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(peer.ip())) {
+        if !allow::admits(&self.allow, peer.ip()) {
             // Without an answer: nobody outside learns, or uses for a detour, that something listens here.
             self.refuse(peer, Refusal::NotAllowed, "its address is not in `allow`");
             return Reaction::Silence;

@@ -24,12 +24,13 @@ mod taken;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Deserializer};
 use tokio::sync::oneshot;
 
 use super::allow::Network;
+use super::listen::{self, Protocol};
 use super::{Batch, Context, Receipt, Source, SourceError};
 use crate::model::Readings;
 
@@ -59,53 +60,21 @@ impl Default for Config {
 }
 
 fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        serde::de::Error::custom(format!(
-            "`{text}` is no address to listen on: write an address and a port, such as \"[::]:5683\" or \"192.168.10.1:5683\""
-        ))
-    })
+    listen::address(deserializer, PORT)
 }
 
 impl Config {
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        if self.listen.port() == 0 {
-            problems.push((
-                "listen",
-                "`listen` has port 0: write the one that the devices send to, such as 5683".to_owned(),
-            ));
-        }
-        if !self.listen.ip().to_canonical().is_loopback() && self.allow.is_empty() {
-            problems.push((
-                "listen",
-                format!(
-                    "`listen` {} can be reached from outside: say who may send, such as `allow = [\"192.168.10.0/24\"]`",
-                    self.listen
-                ),
-            ));
-        }
-        problems
+        listen::problems(self.listen, &self.allow, PORT)
     }
 
-    /// Whether only one of both can listen. Whether IPv6 for all leaves IPv4 to another, the kernel's settings say.
+    /// Whether only one of both can listen.
     pub(super) fn clashes(&self, other: &Self) -> bool {
-        let (one, other) = (self.listen, other.listen);
-        let (address, another) = (one.ip().to_canonical(), other.ip().to_canonical());
-        let all = address.is_unspecified() || another.is_unspecified();
-        one.port() == other.port() && (address == another || all && address.is_ipv4() == another.is_ipv4())
+        listen::clashes(self.listen, other.listen)
     }
 
     pub(super) fn absent(&self) -> Vec<(&'static str, String)> {
-        match StdSocket::bind((self.listen.ip(), 0)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                vec![(
-                    "listen",
-                    format!("this machine has no address {} now: weir waits for it", self.listen.ip()),
-                )]
-            }
-            _ => Vec::new(),
-        }
+        listen::absent(self.listen)
     }
 }
 
@@ -136,7 +105,9 @@ impl Source for Server {
         let listen = config.listen;
         Ok(Self {
             listen,
-            socket: Socket::bind(listen).await.map_err(|error| refused(listen, &error))?,
+            socket: Socket::bind(listen).await.map_err(|error| {
+                listen::refused(listen, &error, Protocol::Udp, PORT)
+            })?,
             // One byte more than is read shows what is too large.
             buffer: vec![0; MESSAGE_MAX + 1].into(),
             dropped: 0,
@@ -252,32 +223,6 @@ fn send(socket: &Socket, route: &Route, answer: &[u8]) {
 fn is_a_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
-}
-
-/// What the failure to listen means to the person who has to see to it.
-fn refused(listen: SocketAddr, error: &io::Error) -> SourceError {
-    let (cause, hint) = match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::AddrNotAvailable, _) => {
-            return SourceError::Missing {
-                what: format!("the address {}", listen.ip()),
-                hint: "check that its interface is up and that `listen` names it".to_owned(),
-            };
-        }
-        (io::ErrorKind::AddrInUse, _) => (
-            "another program, or another source, listens there".to_owned(),
-            format!("`ss -ulpn 'sport = :{}'` shows which", listen.port()),
-        ),
-        (io::ErrorKind::PermissionDenied, _) => (
-            "permission denied".to_owned(),
-            "give `listen` a port of 1024 or above, such as CoAP's own 5683".to_owned(),
-        ),
-        (_, Some(libc::EAFNOSUPPORT)) => (
-            "this machine has no IPv6".to_owned(),
-            format!("write an IPv4 address, such as `listen = \"0.0.0.0:{}\"`", listen.port()),
-        ),
-        _ => (error.to_string().to_lowercase(), "check `listen`".to_owned()),
-    };
-    SourceError::Refused { what: listen.to_string(), cause, hint }
 }
 
 #[cfg(test)]
