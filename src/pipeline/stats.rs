@@ -20,6 +20,8 @@ pub(super) fn log_source(source: &str, stats: &sources::Stats) {
         overruns = stats.overruns.get(),
         line_errors = stats.line_errors.get(),
         dropped_by_kernel = stats.dropped_by_kernel.get(),
+        connections = get(&stats.connections),
+        silent = stats.silent.get(),
         refused = refused.join(", "),
         "read in this run"
     );

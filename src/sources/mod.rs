@@ -17,6 +17,7 @@ pub mod simulated;
 mod stats;
 mod stream;
 mod uart;
+pub mod tcp;
 
 use std::sync::Arc;
 
@@ -115,11 +116,13 @@ pub enum Config {
     Serial(Box<serial::Config>),
     /// Simulated sensors.
     Simulated(simulated::Config),
+    /// Devices that connect by TCP, or one that is dialled.
+    Tcp(tcp::Config),
 }
 
 impl Config {
     /// The values that `type` takes.
-    pub const TYPES: &[&str] = &["coap_server", "serial", "simulated"];
+    pub const TYPES: &[&str] = &["coap_server", "serial", "simulated", "tcp"];
 
     /// Reads the rest of the table of a source whose `type` is `kind`; `None` where there is no such type.
     ///
@@ -130,6 +133,7 @@ impl Config {
             "coap_server" => coap::Config::deserialize(rest).map(Self::CoapServer),
             "serial" => serial::Config::deserialize(rest).map(Box::new).map(Self::Serial),
             "simulated" => simulated::Config::deserialize(rest).map(Self::Simulated),
+            "tcp" => tcp::Config::deserialize(rest).map(Self::Tcp),
             _ => return None,
         })
     }
@@ -141,6 +145,7 @@ impl Config {
             Self::CoapServer(config) => config.problems(),
             Self::Serial(config) => config.problems(),
             Self::Simulated(config) => config.problems(),
+            Self::Tcp(config) => config.problems(),
         }
     }
 
@@ -150,6 +155,7 @@ impl Config {
         match (self, other) {
             (Self::CoapServer(one), Self::CoapServer(other)) => one.clashes(other).then_some("listen"),
             (Self::Serial(one), Self::Serial(other)) => (one.port == other.port).then_some("port"),
+            (Self::Tcp(one), Self::Tcp(other)) => one.clashes(other).then_some("listen"),
             _ => None,
         }
     }
@@ -161,6 +167,7 @@ impl Config {
             Self::CoapServer(config) => config.absent(),
             Self::Serial(config) => config.absent(),
             Self::Simulated(_) => Vec::new(),
+            Self::Tcp(config) => config.absent(),
         }
     }
 }
@@ -174,6 +181,8 @@ pub enum AnySource {
     Serial(serial::Serial),
     /// Simulated sensors.
     Simulated(simulated::Simulated),
+    /// Devices that connect by TCP, or one that is dialled.
+    Tcp(Box<tcp::Tcp>),
 }
 
 impl Source for AnySource {
@@ -184,6 +193,7 @@ impl Source for AnySource {
             Config::CoapServer(config) => Self::CoapServer(coap::Server::open(config, context).await?),
             Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
             Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
+            Config::Tcp(config) => Self::Tcp(Box::new(tcp::Tcp::open(config, context).await?)),
         })
     }
 
@@ -192,6 +202,7 @@ impl Source for AnySource {
             Self::CoapServer(source) => source.next().await,
             Self::Serial(source) => source.next().await,
             Self::Simulated(source) => source.next().await,
+            Self::Tcp(source) => source.next().await,
         }
     }
 }

@@ -1,7 +1,10 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use crate::tally::Tally;
+use crate::units;
 
 /// What a source counts.
 #[derive(Debug, Default)]
@@ -24,6 +27,10 @@ pub struct Stats {
     pub overruns: Tally,
     /// Characters that came with a wrong parity or stop bit, and breaks.
     pub line_errors: Tally,
+    /// Connections that were taken.
+    pub connections: AtomicU64,
+    /// Connections that were closed because nothing came on them for `idle_timeout`.
+    pub silent: Tally,
     refused: [Tally; Refusal::ALL.len()],
 }
 
@@ -54,11 +61,17 @@ pub enum Refusal {
     Busy,
     /// A request to which no frame came in time.
     NoAnswer,
+    /// A connection over `max_connections`, or for which there was no file descriptor.
+    TooMany,
+    /// A connection on which TLS failed.
+    Tls,
+    /// A frame that had begun when those of all connections together took too much memory.
+    Crowded,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::TooLong,
         Self::CutOff,
         Self::Checksum,
@@ -71,6 +84,9 @@ impl Refusal {
         Self::NotServed,
         Self::Busy,
         Self::NoAnswer,
+        Self::TooMany,
+        Self::Tls,
+        Self::Crowded,
     ];
 
     /// Its name in logs and metrics.
@@ -89,6 +105,9 @@ impl Refusal {
             Self::NotServed => "not_served",
             Self::Busy => "busy",
             Self::NoAnswer => "no_answer",
+            Self::TooMany => "too_many",
+            Self::Tls => "tls",
+            Self::Crowded => "crowded",
         }
     }
 }
@@ -150,6 +169,14 @@ impl Stats {
                 count,
                 "characters with a wrong parity or stop bit, or breaks: check `baud`, `parity` and the wiring"
             );
+        }
+    }
+
+    /// Counts a connection that is closed for its silence, and logs it as rarely as a refusal.
+    pub(super) fn fall_silent(&self, source: &str, peer: SocketAddr, idle: Duration) {
+        if let Some(count) = self.silent.count() {
+            let idle = units::show(idle);
+            tracing::info!(source, count, "closed: {peer} has said nothing for {idle} (`idle_timeout`)");
         }
     }
 

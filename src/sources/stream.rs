@@ -31,6 +31,11 @@ impl Stream {
     pub(super) fn rests(&self) -> bool {
         self.framer.rests()
     }
+
+    /// How much memory its unfinished frame takes, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.framer.held()
+    }
 }
 
 impl Reader {

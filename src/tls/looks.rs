@@ -23,10 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen([Option<[i128; 5]>; 3]);
 
-impl Config {
-    /// How the files look now.
-    #[must_use]
-    pub fn seen(&self) -> Seen {
+impl Seen {
+    /// How these files look now.
+    pub(super) fn of(files: [Option<&Path>; 3]) -> Self {
         let one = |path: &Path| {
             let it = fs::metadata(path).ok()?;
             let nanoseconds =
@@ -40,7 +39,15 @@ impl Config {
                 nanoseconds(it.ctime(), it.ctime_nsec()),
             ])
         };
-        Seen([one(&self.ca), one(&self.cert), one(&self.key)])
+        Self(files.map(|file| file.and_then(one)))
+    }
+}
+
+impl Config {
+    /// How the files look now.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        Seen::of([Some(&self.ca), Some(&self.cert), Some(&self.key)])
     }
 }
 

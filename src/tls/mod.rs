@@ -8,6 +8,7 @@ mod expiry;
 mod explain;
 mod files;
 mod looks;
+mod server;
 mod sign;
 mod terms;
 
@@ -25,6 +26,7 @@ pub use expiry::{Expiry, days_left};
 pub use explain::{explain, show, within};
 pub use files::secret;
 pub use looks::{Look, Looks, Seen};
+pub use server::{Listening, Server, server, unwelcome};
 pub use sign::{Algorithm, Signer};
 pub use terms::{Ciphers, Version};
 
@@ -143,45 +145,13 @@ impl Client {
 /// certificate are no pair; where the certificate is out of its dates.
 pub fn client(config: &Config, now: Now) -> Result<Client, Error> {
     let seen = config.seen();
-    let mut roots = RootCertStore::empty();
-    let authorities = files::certificates(&config.ca)?;
-    for certificate in &authorities {
-        roots.add(certificate.clone()).map_err(|error| {
-            Error::new(
-                format!(
-                    "{} holds a certificate that cannot serve as an authority ({error})",
-                    config.ca.display()
-                ),
-                "ask whoever runs the broker for the CA certificate that signed the broker's",
-            )
-        })?;
-    }
+    let hint = "ask whoever runs the broker for the CA certificate that signed the broker's";
+    let (roots, authorities) = roots(&config.ca, hint)?;
     let chain = files::certificates(&config.cert)?;
     let certificate = leaf(&config.cert, &chain)?;
     let until = check_dates(&config.cert, &certificate, now)?;
     let key = files::private_key(&config.key)?;
-    let refuse = |error: rustls::Error| match error {
-        rustls::Error::InconsistentKeys(_) => Error::new(
-            format!(
-                "{} is not the key of the certificate in {}",
-                config.key.display(),
-                config.cert.display()
-            ),
-            "install the two files that were made together",
-        ),
-        rustls::Error::InvalidCertificate(cause)
-            if format!("{cause:?}").contains("UnsupportedCertVersion") =>
-        {
-            Error::new(
-                format!("{} is a certificate of version 1", config.cert.display()),
-                "issue it anew with extensions, which makes it version 3: with openssl by `-extfile`",
-            )
-        }
-        other => Error::new(
-            format!("cannot use {} with {} ({other})", config.key.display(), config.cert.display()),
-            "use an RSA key of at least 2048 bits, an ECDSA key on P-256 or P-384, or an Ed25519 key",
-        ),
-    };
+    let refuse = |error| no_pair(&config.key, &config.cert, error);
     let mut client = ClientConfig::builder_with_provider(Arc::new(terms::provider(config.ciphers)))
         .with_protocol_versions(config.min_version.and_later())
         .map_err(refuse)?
@@ -201,6 +171,43 @@ pub fn client(config: &Config, now: Now) -> Result<Client, Error> {
 pub fn valid_until(cert: &Path) -> Result<i64, Error> {
     let chain = files::certificates(cert)?;
     Ok(validity(&leaf(cert, &chain)?).1)
+}
+
+/// The authorities in `ca`, for the library and as they are. `hint` says where to get proper ones.
+fn roots(ca: &Path, hint: &str) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
+    let mut roots = RootCertStore::empty();
+    let authorities = files::certificates(ca)?;
+    for certificate in &authorities {
+        roots.add(certificate.clone()).map_err(|error| {
+            Error::new(
+                format!("{} holds a certificate that cannot serve as an authority ({error})", ca.display()),
+                hint,
+            )
+        })?;
+    }
+    Ok((roots, authorities))
+}
+
+/// Why the library does not take `key` and `cert`.
+fn no_pair(key: &Path, cert: &Path, error: rustls::Error) -> Error {
+    match error {
+        rustls::Error::InconsistentKeys(_) => Error::new(
+            format!("{} is not the key of the certificate in {}", key.display(), cert.display()),
+            "install the two files that were made together",
+        ),
+        rustls::Error::InvalidCertificate(cause)
+            if format!("{cause:?}").contains("UnsupportedCertVersion") =>
+        {
+            Error::new(
+                format!("{} is a certificate of version 1", cert.display()),
+                "issue it anew with extensions, which makes it version 3: with openssl by `-extfile`",
+            )
+        }
+        other => Error::new(
+            format!("cannot use {} with {} ({other})", key.display(), cert.display()),
+            "use an RSA key of at least 2048 bits, an ECDSA key on P-256 or P-384, or an Ed25519 key",
+        ),
+    }
 }
 
 /// The common name in the subject of the first certificate of `cert`: a gateway's default name.
@@ -240,7 +247,7 @@ fn validity(certificate: &Certificate) -> (i64, i64) {
     (seconds(validity.not_before), seconds(validity.not_after))
 }
 
-/// The last second at which `certificate` is valid, in Unix time.
+/// The last second at which `certificate` is valid, in Unix time, where `now` is within its dates.
 fn check_dates(file: &Path, certificate: &Certificate, now: Now) -> Result<i64, Error> {
     let (from, to) = validity(certificate);
     if now.unix > to {

@@ -97,6 +97,12 @@ impl Framer {
         if self.given || self.place.lost { 0 } else { self.held.len() - self.start }
     }
 
+    /// How much memory the unfinished frame takes, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// Whether the stream is between two frames, so that a silence means nothing.
     #[must_use]
     pub fn rests(&self) -> bool {
