@@ -13,6 +13,7 @@
 mod appends;
 mod backlog;
 mod coap;
+mod connections;
 mod disk;
 mod drain;
 mod idle;
@@ -59,6 +60,8 @@ enum Figure {
     Disk,
     /// CoAP requests a second
     Coap,
+    /// Memory and processor time of ten thousand TCP connections
+    Connections,
     /// Messages a second into the buffer
     Appends,
     /// Messages a second from a backlog to the broker
@@ -74,6 +77,7 @@ struct Extent {
     readings: u64,
     runs: usize,
     requests: u64,
+    connections: usize,
     starts: usize,
     disk: Duration,
     appends: usize,
@@ -90,6 +94,7 @@ impl Extent {
                 readings: 1_000_000,
                 runs: 3,
                 requests: 300_000,
+                connections: 10_000,
                 starts: 15,
                 disk: Duration::from_secs(60).mul_f64(arguments.minutes),
                 appends: 50_000,
@@ -104,6 +109,7 @@ impl Extent {
                 readings: 1_000,
                 runs: 1,
                 requests: 1_000,
+                connections: 100,
                 starts: 1,
                 disk: short,
                 appends: 1_000,
@@ -128,6 +134,7 @@ fn main() -> Result<()> {
             Figure::Start => start::measure(&extent),
             Figure::Disk => disk::measure(&extent),
             Figure::Coap => coap::measure(&extent),
+            Figure::Connections => connections::measure(&extent),
             Figure::Appends => appends::measure(&extent),
             Figure::Drain => drain::measure(&extent),
             Figure::Offline => offline::measure(&extent),

@@ -1,8 +1,9 @@
 //! A leaf: certificates, keys and their checks, and what is wrong with them in plain words.
 //!
-//! What is always so: the other side's certificate is verified against the private CA in `ca` and nothing else, by
-//! name and by date; there is no switch. A private key that others can read is not used. Files are read anew at every
-//! [`client`], so that a rotation needs no restart, and nothing of one identity is resumed under the next.
+//! What is always so: the other side's certificate is verified against the private CA in `ca` and nothing else, a
+//! server's by name and by date, a device's by date; there is no switch. (Only a listener may be without `ca`, and then
+//! asks for no certificate.) A private key that others can read is not used. Files are read anew at every [`client`] and
+//! [`server`], so that a rotation needs no restart, and nothing of one identity is resumed under the next.
 
 mod expiry;
 mod explain;

@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod aiocoap;
 pub(crate) mod amqtt;
 pub(crate) mod broker;
+pub(crate) mod files;
 pub(crate) mod link;
 pub(crate) mod mosquitto;
 pub(crate) mod mqtt;
