@@ -54,6 +54,7 @@ fn five_mistakes_are_reported_at_once_each_with_its_line() {
 fn every_sample_passes_check() {
     let mut samples: Vec<PathBuf> =
         fs::read_dir(Path::new(ROOT).join("config")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    samples.retain(|sample| sample.is_file());
     samples.sort();
     assert!(samples.len() >= 5, "{samples:?}");
     for sample in samples {

@@ -34,7 +34,13 @@ fn with(port: &Path, settings: &str) -> Config {
 
 fn context() -> Context {
     let clock = Clock::injected(Timestamp(1_700_000_000_000), true);
-    Context { name: "line".into(), clock, stats: Arc::new(Stats::default()), memory: Default::default() }
+    Context {
+        name: "line".into(),
+        clock,
+        stats: Arc::new(Stats::default()),
+        memory: Default::default(),
+        ports: Default::default(),
+    }
 }
 
 async fn open(pty: &Pty, context: &Context) -> Serial {

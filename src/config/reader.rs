@@ -205,13 +205,21 @@ impl<'f> Reader<'f, '_> {
         let findings = &mut self.findings;
         for (index, (one_name, one, one_table)) in sources.iter().enumerate() {
             for (other_name, other, other_table) in &sources[index + 1..] {
-                let Some(key) = one.clash(other) else { continue };
+                let (clash, differs) = (one.clash(other), one.differs(other));
+                let Some(key) = clash.or(differs) else { continue };
                 let mut places = [(one_name, one_table.span(key)), (other_name, other_table.span(key))];
                 places.sort_by_key(|(_, span)| span.start);
                 let [(first, before), (second, span)] = places;
-                let text = format!("`{key}` of source {second} is taken by source {first}");
                 let line = findings.line(before.start);
-                findings.error(span, text, Some(format!("give this one or the one on line {line} another")));
+                let (text, help) = if clash.is_some() {
+                    let text = format!("`{key}` of source {second} is taken by source {first}");
+                    (text, format!("give this one or the one on line {line} another"))
+                } else {
+                    let text =
+                        format!("`{key}` of source {second} is not that of source {first}, on the same line");
+                    (text, format!("write the same here as on line {line}"))
+                };
+                findings.error(span, text, Some(help));
             }
         }
     }

@@ -12,6 +12,7 @@ use super::stop::{self, Stopper};
 use super::{collect, stats};
 use crate::clock::Clock;
 use crate::sources::coap::Memory;
+use crate::sources::modbus::Ports;
 use crate::sources::{self, AnySource, Config, Context};
 
 /// All that is read. Dropped, nothing is.
@@ -19,6 +20,7 @@ pub(super) struct Intake {
     inlet: Inlet,
     clock: Clock,
     memories: Memories,
+    ports: Ports,
     read: Vec<Read>,
 }
 
@@ -49,7 +51,7 @@ struct Read {
 impl Intake {
     /// Nothing yet. What is read will go into `inlet`.
     pub(super) fn new(inlet: Inlet, clock: Clock, memories: Memories) -> Self {
-        Self { inlet, clock, memories, read: Vec::new() }
+        Self { inlet, clock, memories, ports: Ports::default(), read: Vec::new() }
     }
 
     /// Reads these sources from now on, and no others. One whose table is as it was goes on undisturbed; one whose
@@ -82,6 +84,7 @@ impl Intake {
                 clock: self.clock.clone(),
                 stats: stats.clone(),
                 memory: self.memories.of(&name),
+                ports: self.ports.clone(),
             };
             let collect =
                 collect::run::<AnySource>(config.clone(), context, self.inlet.clone(), trying, stop);

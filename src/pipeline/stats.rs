@@ -22,6 +22,7 @@ pub(super) fn log_source(source: &str, stats: &sources::Stats) {
         dropped_by_kernel = stats.dropped_by_kernel.get(),
         connections = get(&stats.connections),
         silent = stats.silent.get(),
+        left_out = stats.left_out.get(),
         refused = refused.join(", "),
         "read in this run"
     );

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod framing;
 pub mod poll;
 mod listen;
+pub mod modbus;
 mod port;
 mod scale;
 pub mod serial;
@@ -41,6 +42,8 @@ pub struct Context {
     pub stats: Arc<Stats>,
     /// What it remembers of the requests that it took before it was opened.
     pub memory: coap::Memory,
+    /// The lines on which several sources take turns.
+    pub ports: modbus::Ports,
 }
 
 /// What one look at a source brought.
@@ -112,6 +115,8 @@ pub trait Source: Sized {
 pub enum Config {
     /// CoAP devices that send.
     CoapServer(coap::Config),
+    /// Devices that are asked.
+    Modbus(modbus::Config),
     /// A serial line.
     Serial(Box<serial::Config>),
     /// Simulated sensors.
@@ -122,7 +127,7 @@ pub enum Config {
 
 impl Config {
     /// The values that `type` takes.
-    pub const TYPES: &[&str] = &["coap_server", "serial", "simulated", "tcp"];
+    pub const TYPES: &[&str] = &["coap_server", "modbus", "serial", "simulated", "tcp"];
 
     /// Reads the rest of the table of a source whose `type` is `kind`; `None` where there is no such type.
     ///
@@ -131,6 +136,7 @@ impl Config {
     pub fn read<'de, D: Deserializer<'de>>(kind: &str, rest: D) -> Option<Result<Self, D::Error>> {
         Some(match kind {
             "coap_server" => coap::Config::deserialize(rest).map(Self::CoapServer),
+            "modbus" => modbus::Config::deserialize(rest).map(Self::Modbus),
             "serial" => serial::Config::deserialize(rest).map(Box::new).map(Self::Serial),
             "simulated" => simulated::Config::deserialize(rest).map(Self::Simulated),
             "tcp" => tcp::Config::deserialize(rest).map(Self::Tcp),
@@ -143,6 +149,7 @@ impl Config {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::CoapServer(config) => config.problems(),
+            Self::Modbus(config) => config.problems(),
             Self::Serial(config) => config.problems(),
             Self::Simulated(config) => config.problems(),
             Self::Tcp(config) => config.problems(),
@@ -156,6 +163,18 @@ impl Config {
             (Self::CoapServer(one), Self::CoapServer(other)) => one.clashes(other).then_some("listen"),
             (Self::Serial(one), Self::Serial(other)) => (one.port == other.port).then_some("port"),
             (Self::Tcp(one), Self::Tcp(other)) => one.clashes(other).then_some("listen"),
+            (Self::Serial(one), Self::Modbus(other)) | (Self::Modbus(other), Self::Serial(one)) => {
+                (other.port.as_ref() == Some(&one.port)).then_some("port")
+            }
+            _ => None,
+        }
+    }
+
+    /// The key in which they differ though they share a line that has it but once.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> Option<&'static str> {
+        match (self, other) {
+            (Self::Modbus(one), Self::Modbus(other)) => one.differs(other),
             _ => None,
         }
     }
@@ -165,6 +184,7 @@ impl Config {
     pub fn absent(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::CoapServer(config) => config.absent(),
+            Self::Modbus(config) => config.absent(),
             Self::Serial(config) => config.absent(),
             Self::Simulated(_) => Vec::new(),
             Self::Tcp(config) => config.absent(),
@@ -177,6 +197,8 @@ impl Config {
 pub enum AnySource {
     /// CoAP devices that send.
     CoapServer(coap::Server),
+    /// Devices that are asked.
+    Modbus(modbus::Modbus),
     /// A serial line.
     Serial(serial::Serial),
     /// Simulated sensors.
@@ -191,6 +213,7 @@ impl Source for AnySource {
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         Ok(match config {
             Config::CoapServer(config) => Self::CoapServer(coap::Server::open(config, context).await?),
+            Config::Modbus(config) => Self::Modbus(modbus::Modbus::open(config, context).await?),
             Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
             Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
             Config::Tcp(config) => Self::Tcp(Box::new(tcp::Tcp::open(config, context).await?)),
@@ -200,6 +223,7 @@ impl Source for AnySource {
     async fn next(&mut self) -> Result<Batch, SourceError> {
         match self {
             Self::CoapServer(source) => source.next().await,
+            Self::Modbus(source) => source.next().await,
             Self::Serial(source) => source.next().await,
             Self::Simulated(source) => source.next().await,
             Self::Tcp(source) => source.next().await,

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use tokio_serial::{DataBits, ErrorKind, SerialStream, StopBits};
+use tokio_serial::{ErrorKind, SerialStream};
 
 use super::SourceError;
+
+pub(super) use tokio_serial::{DataBits, Parity as LineParity, SerialStream as Port, StopBits};
 
 /// How the characters lie on the line.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +29,13 @@ impl Settings {
             return Vec::new();
         }
         vec![("baud", format!("`baud` {} must lie within 50 and 4000000", self.baud))]
+    }
+
+    /// How long one character is on the line, with its start bit and all that follows.
+    pub(super) fn character(&self) -> Duration {
+        let parity = u32::from(self.parity != LineParity::None);
+        let bits = 1 + u32::from(u8::from(self.data_bits)) + parity + u32::from(u8::from(self.stop_bits));
+        Duration::from_secs(1) * bits / self.baud.max(1)
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Stats {
     pub connections: AtomicU64,
     /// Connections that were closed because nothing came on them for `idle_timeout`.
     pub silent: Tally,
+    /// Rounds of asking that were left out because those before took too long.
+    pub left_out: Tally,
     refused: [Tally; Refusal::ALL.len()],
 }
 
@@ -67,6 +69,12 @@ pub enum Refusal {
     Tls,
     /// A frame that had begun when those of all connections together took too much memory.
     Crowded,
+    /// A request that the device says it does not do.
+    Exception,
+    /// An answer that came when nobody waited for it any more.
+    Late,
+    /// A float that is no finite number.
+    NotFinite,
 }
 
 impl Refusal {
@@ -87,6 +95,9 @@ impl Refusal {
         Self::TooMany,
         Self::Tls,
         Self::Crowded,
+        Self::Exception,
+        Self::Late,
+        Self::NotFinite,
     ];
 
     /// Its name in logs and metrics.
@@ -108,6 +119,9 @@ impl Refusal {
             Self::TooMany => "too_many",
             Self::Tls => "tls",
             Self::Crowded => "crowded",
+            Self::Exception => "exception",
+            Self::Late => "late_answer",
+            Self::NotFinite => "not_finite",
         }
     }
 }
@@ -129,6 +143,22 @@ impl Stats {
     ) {
         if let Some(count) = self.refused[refusal as usize].add(more) {
             tracing::warn!(source, cause = refusal.name(), count, "refused input: {}", what());
+        }
+    }
+
+    /// Counts a refusal whose state is told elsewhere, when it changes.
+    pub(super) fn count(&self, refusal: Refusal) {
+        self.refused[refusal as usize].count();
+    }
+
+    /// Counts rounds that were left out, and logs them as rarely as a refusal.
+    pub(super) fn leave_out(&self, source: &str, more: u64) {
+        if let Some(count) = self.left_out.add(more) {
+            tracing::warn!(
+                source,
+                count,
+                "a round was left out, as those before took too long: ask more rarely, for less, or at a higher baud rate"
+            );
         }
     }
 

@@ -170,6 +170,7 @@ mod tests {
             clock: Clock::injected(Timestamp(0), true),
             stats: Arc::new(Stats::default()),
             memory: Default::default(),
+            ports: Default::default(),
         };
         let framing = toml::from_str("type = 'lines'\nmax_frame = '28B'").unwrap();
         let decode = toml::from_str("type = 'json'").unwrap();

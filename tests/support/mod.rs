@@ -7,6 +7,7 @@ pub(crate) mod amqtt;
 pub(crate) mod broker;
 pub(crate) mod files;
 pub(crate) mod link;
+pub(crate) mod modbus;
 pub(crate) mod mosquitto;
 pub(crate) mod mqtt;
 pub(crate) mod pki;

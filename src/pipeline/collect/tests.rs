@@ -68,7 +68,7 @@ fn played(acts: Vec<Act>, room: usize) -> (mpsc::Receiver<Work>, super::super::s
     let (inlet, receiver) = channel_of(room, Progress::default());
     let (stopper, stop) = stop();
     let (name, stats, memory) = ("line".into(), Arc::new(Stats::default()), Default::default());
-    let context = Context { name, clock: clock(), stats, memory };
+    let context = Context { name, clock: clock(), stats, memory, ports: Default::default() };
     tokio::spawn(run::<Played>(Arc::new(Mutex::new(acts)), context, inlet, oneshot::channel().0, stop));
     (receiver, stopper)
 }

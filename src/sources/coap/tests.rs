@@ -82,7 +82,13 @@ fn an_address_that_this_machine_has_not_is_told_as_absent() {
 
 fn context() -> Context {
     let clock = Clock::injected(Timestamp(1_700_000_000_000), true);
-    Context { name: "field".into(), clock, stats: Arc::new(Stats::default()), memory: Memory::default() }
+    Context {
+        name: "field".into(),
+        clock,
+        stats: Arc::new(Stats::default()),
+        memory: Memory::default(),
+        ports: Default::default(),
+    }
 }
 
 async fn open(listen: &str, allow: &str, context: &Context) -> (Server, u16) {

@@ -9,7 +9,13 @@ fn config(toml: &str) -> Config {
 
 async fn open(toml: &str) -> (Simulated, Context) {
     let clock = Clock::injected(START, true);
-    let context = Context { name: "demo".into(), clock, stats: Arc::default(), memory: Default::default() };
+    let context = Context {
+        name: "demo".into(),
+        clock,
+        stats: Arc::default(),
+        memory: Default::default(),
+        ports: Default::default(),
+    };
     (Simulated::open(&config(toml), &context).await.unwrap(), context)
 }
 

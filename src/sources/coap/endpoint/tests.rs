@@ -32,6 +32,7 @@ impl Desk {
             clock: Clock::injected(Timestamp(0), true),
             stats: stats.clone(),
             memory: Default::default(),
+            ports: Default::default(),
         };
         let allow: Vec<Network> = allow.iter().map(|network| network.parse().unwrap()).collect();
         Self { endpoint: Endpoint::new(&allow, &context), context, stats, readings: readings() }

@@ -1,0 +1,433 @@
+//! One line and one exchange on it: a request goes out, and its answer is told from all else that may come.
+//!
+//! On a serial line an answer does not say which request it answers. So before each request the line must have been
+//! silent (Serial Line V1.02, section 2.5.1.1), what lies in the kernel by then is no answer to it, and what comes
+//! must have the unit, the function and the length that were asked for, and a right CRC. On Modbus TCP the transaction
+//! id tells. A line that fails is closed; the next exchange opens it again.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+use tokio::time::{timeout, timeout_at};
+
+use super::config::{Framing, Target};
+use super::pdu::{Answer, Asked, Exception};
+use super::{mbap, rtu};
+use crate::clock::Clock;
+use crate::sources::SourceError;
+use crate::sources::port::{self, Port, Settings};
+
+/// A line, open or not.
+#[derive(Debug)]
+pub(super) struct Line {
+    target: Target,
+    clock: Clock,
+    open: Option<Open>,
+    /// When bytes were last on it, as far as is known.
+    last: Duration,
+    /// Until when the answer may come to a request whose asker has gone away.
+    abandoned: Duration,
+    transaction: u16,
+    /// Requests without an answer since the last that had one.
+    unanswered: u32,
+    /// What has come and is not yet understood.
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Open {
+    Serial(Port),
+    Network(TcpStream),
+}
+
+/// How one device is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// How long it may take to begin its answer.
+    pub(super) timeout: Duration,
+    /// How long the line rests before.
+    pub(super) pause: Duration,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The answer's bytes are in the caller's hands.
+    Values,
+    /// The device does not do it.
+    Exception(Exception),
+    /// Nothing came that answers it.
+    Silence,
+    /// What came was damaged.
+    Damaged,
+}
+
+/// What was heard in one exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub(super) outcome: Outcome,
+    /// How many answers came that nobody waited for any more, and the unit of the last where it could be told.
+    pub(super) late: u32,
+    pub(super) late_unit: Option<u8>,
+}
+
+/// The longest that a connect takes.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The silence that ends what has begun to come: long against what adapters and networks add, and no part of the
+/// specification, so that a frame in two pieces is still one.
+const PIECES_SERIAL: Duration = Duration::from_millis(50);
+const PIECES_NETWORK: Duration = Duration::from_millis(200);
+
+/// How long silence is waited for on a line where there is none.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// So many requests in a row without an answer, and a connection is made anew: its other end may have forgotten it.
+const UNANSWERED_MAX: u32 = 3;
+
+/// More than any frame: what is beyond is noise.
+const BUFFER: usize = 1024;
+
+impl Line {
+    pub(super) fn new(target: Target, clock: Clock) -> Self {
+        let (last, abandoned) = (clock.monotonic(), Duration::ZERO);
+        Self {
+            target,
+            clock,
+            open: None,
+            last,
+            abandoned,
+            transaction: fastrand::u16(..),
+            unanswered: 0,
+            buffer: Vec::with_capacity(BUFFER),
+        }
+    }
+
+    /// Opens it where it is not open.
+    pub(super) async fn open(&mut self) -> Result<(), SourceError> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        self.buffer.clear();
+        (self.unanswered, self.abandoned) = (0, Duration::ZERO);
+        self.open = Some(match &self.target {
+            Target::Serial(name, settings) => Open::Serial(port::open(name, settings)?),
+            Target::Network(address, _) => Open::Network(connect(address).await?),
+        });
+        self.last = self.clock.monotonic();
+        Ok(())
+    }
+
+    /// Sends a request and waits for its answer, whose bytes are put into `values`.
+    pub(super) async fn ask(
+        &mut self,
+        asked: &Asked,
+        manner: Manner,
+        values: &mut Vec<u8>,
+    ) -> Result<Heard, SourceError> {
+        values.clear();
+        let heard = self.exchange(asked, manner, values).await;
+        match &heard {
+            Ok(Heard { outcome: Outcome::Silence, .. }) => {
+                self.unanswered += 1;
+                if self.unanswered >= UNANSWERED_MAX && matches!(self.open, Some(Open::Network(_))) {
+                    self.open = None;
+                }
+            }
+            Ok(_) => self.unanswered = 0,
+            Err(_) => self.open = None,
+        }
+        self.abandoned = Duration::ZERO;
+        heard
+    }
+
+    async fn exchange(
+        &mut self,
+        asked: &Asked,
+        manner: Manner,
+        values: &mut Vec<u8>,
+    ) -> Result<Heard, SourceError> {
+        let was_open = self.open.is_some();
+        self.open().await?;
+        let mut heard = Heard { outcome: Outcome::Silence, late: 0, late_unit: None };
+        let mut quiet = self.silence(manner.pause, asked, &mut heard).await;
+        if quiet.is_err() && was_open && matches!(self.open, Some(Open::Network(_))) {
+            // Many gateways close a connection that was not used for a while: that is no failure yet.
+            self.open = None;
+            self.open().await?;
+            quiet = self.silence(manner.pause, asked, &mut heard).await;
+        }
+        if !quiet? {
+            heard.outcome = Outcome::Damaged;
+            return Ok(heard);
+        }
+        match self.target {
+            Target::Network(_, Framing::Tcp) => self.by_transaction(asked, manner, values, heard).await,
+            _ => self.by_frame(asked, manner, values, heard).await,
+        }
+    }
+
+    /// Waits until the line has been silent for long enough. What comes meanwhile nobody has asked for. Whether it
+    /// has become silent.
+    async fn silence(
+        &mut self,
+        pause: Duration,
+        asked: &Asked,
+        heard: &mut Heard,
+    ) -> Result<bool, SourceError> {
+        let begun = self.clock.monotonic();
+        let by_transaction = matches!(self.target, Target::Network(_, Framing::Tcp));
+        let rest = pause.max(self.timing().silence);
+        // What has come by now is known to the runtime only once it has looked.
+        yield_now().await;
+        loop {
+            let now = self.clock.monotonic();
+            if now > begun.max(self.abandoned) + rest + SILENCE_MAX {
+                return Ok(false);
+            }
+            let until = (self.last + rest).max(if by_transaction { Duration::ZERO } else { self.abandoned });
+            // Even where no waiting is due, what lies in the kernel is taken out.
+            if !self.read(until).await? {
+                break;
+            }
+            // Its frames are told apart by and by.
+            self.bound();
+        }
+        if !by_transaction && !self.buffer.is_empty() {
+            self.pass_over(asked, heard);
+        }
+        Ok(true)
+    }
+
+    /// An exchange in RTU frames.
+    async fn by_frame(
+        &mut self,
+        asked: &Asked,
+        manner: Manner,
+        values: &mut Vec<u8>,
+        mut heard: Heard,
+    ) -> Result<Heard, SourceError> {
+        let Timing { character, pieces, silence } = self.timing();
+        let request = rtu::request(asked);
+        // Unit, function, length, values and CRC.
+        let whole = 5 + asked.bytes();
+        let on_the_line = character * (8 + u32::try_from(whole).unwrap_or(u32::MAX));
+        let deadline = self.clock.monotonic() + manner.timeout + on_the_line;
+        self.write(&request, deadline).await?;
+        let mut damaged = false;
+        loop {
+            // Where an answer would be complete, no piece of it is missing.
+            let pieces = if self.buffer.len() < whole { pieces } else { pieces / 8 };
+            let until =
+                if self.buffer.is_empty() { deadline } else { deadline.min(self.last + pieces.max(silence)) };
+            if self.read(until).await? {
+                if let Some((before, answer)) = rtu::find(&self.buffer, asked) {
+                    heard.outcome = take(answer, values);
+                    if before > 0 {
+                        self.buffer.truncate(before);
+                        self.pass_over(asked, &mut heard);
+                    }
+                    self.buffer.clear();
+                    return Ok(heard);
+                }
+                self.bound();
+                continue;
+            }
+            if !self.buffer.is_empty() {
+                match self.pass_over(asked, &mut heard) {
+                    rtu::Stray::Echo | rtu::Stray::Frame(_) => {}
+                    rtu::Stray::Noise => damaged = true,
+                    rtu::Stray::Damaged => {
+                        heard.outcome = Outcome::Damaged;
+                        return Ok(heard);
+                    }
+                }
+            }
+            if self.clock.monotonic() >= deadline {
+                heard.outcome = if damaged { Outcome::Damaged } else { Outcome::Silence };
+                return Ok(heard);
+            }
+        }
+    }
+
+    /// An exchange in Modbus TCP.
+    async fn by_transaction(
+        &mut self,
+        asked: &Asked,
+        manner: Manner,
+        values: &mut Vec<u8>,
+        mut heard: Heard,
+    ) -> Result<Heard, SourceError> {
+        self.transaction = self.transaction.wrapping_add(1);
+        let deadline = self.clock.monotonic() + manner.timeout;
+        self.write(&mbap::request(asked, self.transaction), deadline).await?;
+        let mut unfit = false;
+        loop {
+            match mbap::hear(&self.buffer, asked, self.transaction) {
+                mbap::Heard::Nothing => {
+                    if !self.read(deadline).await? {
+                        heard.outcome = if unfit { Outcome::Damaged } else { Outcome::Silence };
+                        return Ok(heard);
+                    }
+                }
+                mbap::Heard::Answer(answer, length) => {
+                    heard.outcome = take(answer, values);
+                    self.buffer.drain(..length);
+                    return Ok(heard);
+                }
+                mbap::Heard::Late(length) => {
+                    heard.late += 1;
+                    heard.late_unit = self.buffer.get(6).copied();
+                    self.buffer.drain(..length);
+                }
+                mbap::Heard::Unfit(length) => {
+                    unfit = true;
+                    self.buffer.drain(..length);
+                }
+                mbap::Heard::Broken => {
+                    let cause =
+                        "what it sends is no Modbus TCP: is it a converter that needs `framing = \"rtu\"`?";
+                    return Err(SourceError::Gone { what: self.name(), cause: cause.to_owned() });
+                }
+            }
+        }
+    }
+
+    /// Sends a request.
+    async fn write(&mut self, request: &[u8], deadline: Duration) -> Result<(), SourceError> {
+        let until = self.clock.instant(deadline);
+        let sent = match &mut self.open {
+            Some(Open::Serial(port)) => timeout_at(until, port.write_all(request)).await,
+            Some(Open::Network(stream)) => timeout_at(until, stream.write_all(request)).await,
+            None => return Err(self.gone(None)),
+        };
+        match sent {
+            Ok(Ok(())) => {
+                (self.last, self.abandoned) = (self.clock.monotonic(), deadline);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.gone(Some(&error))),
+            Err(_) => Err(self.gone(Some(&io::Error::other("it takes no more bytes")))),
+        }
+    }
+
+    /// Waits for bytes until then; whether some have come. What lies in the kernel is read in any case.
+    async fn read(&mut self, until: Duration) -> Result<bool, SourceError> {
+        let mut piece = [0; 512];
+        let wait = until.saturating_sub(self.clock.monotonic());
+        let read = match &mut self.open {
+            Some(Open::Serial(port)) => timeout(wait, port.read(&mut piece)).await,
+            Some(Open::Network(stream)) => timeout(wait, stream.read(&mut piece)).await,
+            None => return Err(self.gone(None)),
+        };
+        match read {
+            Err(_) => Ok(false),
+            Ok(Ok(0)) => Err(self.gone(None)),
+            Ok(Ok(length)) => {
+                self.buffer.extend_from_slice(piece.get(..length).unwrap_or_default());
+                self.last = self.clock.monotonic();
+                Ok(true)
+            }
+            Ok(Err(error)) => Err(self.gone(Some(&error))),
+        }
+    }
+
+    /// Keeps the end of what has come, which may be an answer.
+    fn bound(&mut self) {
+        let over = self.buffer.len().saturating_sub(BUFFER / 2);
+        if over > 0 {
+            self.buffer.drain(..over);
+        }
+    }
+
+    /// Throws away what has come and is no answer.
+    fn pass_over(&mut self, asked: &Asked, heard: &mut Heard) -> rtu::Stray {
+        let stray = rtu::stray(&self.buffer, asked);
+        self.buffer.clear();
+        if let rtu::Stray::Frame(unit) = stray {
+            heard.late += 1;
+            heard.late_unit = Some(unit);
+        }
+        stray
+    }
+
+    fn timing(&self) -> Timing {
+        match &self.target {
+            Target::Serial(_, settings) => Timing::of(settings),
+            Target::Network(..) => {
+                Timing { character: Duration::ZERO, silence: Duration::ZERO, pieces: PIECES_NETWORK }
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.target {
+            Target::Serial(name, _) | Target::Network(name, _) => name.to_string(),
+        }
+    }
+
+    /// What it means that the line failed, or, without an error, gave its end.
+    fn gone(&self, error: Option<&io::Error>) -> SourceError {
+        match &self.target {
+            Target::Serial(name, _) => port::gone(name, error),
+            Target::Network(..) => {
+                let cause = error.map_or("the connection was closed".to_owned(), ToString::to_string);
+                SourceError::Gone { what: self.name(), cause }
+            }
+        }
+    }
+}
+
+fn take(answer: Answer<'_>, values: &mut Vec<u8>) -> Outcome {
+    match answer {
+        Answer::Values(bytes) => {
+            values.extend_from_slice(bytes);
+            Outcome::Values
+        }
+        Answer::Exception(exception) => Outcome::Exception(exception),
+    }
+}
+
+async fn connect(address: &str) -> Result<TcpStream, SourceError> {
+    let what = || address.to_owned();
+    let hint = "check that the device is on, and that `address` names it".to_owned();
+    match timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => {
+            // A request is one small packet, and nothing follows it to be sent along.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let hint = "nothing listens at this port of it".to_owned();
+            Err(SourceError::Refused { what: what(), cause: "connection refused".to_owned(), hint })
+        }
+        Ok(Err(error)) => Err(SourceError::Refused { what: what(), cause: error.to_string(), hint }),
+        Err(_) => {
+            let cause = format!("no answer within {} s", CONNECT.as_secs());
+            Err(SourceError::Refused { what: what(), cause, hint })
+        }
+    }
+}
+
+/// The times of a line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Timing {
+    /// How long one character takes.
+    character: Duration,
+    /// The silence between frames.
+    silence: Duration,
+    /// The silence after which what has come is complete.
+    pieces: Duration,
+}
+
+impl Timing {
+    fn of(settings: &Settings) -> Self {
+        let character = settings.character();
+        // Serial Line V1.02, section 2.5.1.1: 3.5 characters, and above 19200 baud 1.75 ms.
+        let silence = if settings.baud > 19_200 { Duration::from_micros(1_750) } else { character * 7 / 2 };
+        Self { character, silence, pieces: PIECES_SERIAL.max(2 * silence) }
+    }
+}

@@ -1,0 +1,472 @@
+//! Who is asked next, and what is made of the answers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep_until;
+
+use super::bus::Bus;
+use super::config::{Config, Framing, Target, Unit};
+use super::line::{Heard, Manner, Outcome};
+use super::pdu::{Asked, Exception};
+use super::plan::{Request, plan};
+use super::register::NoValue;
+use super::schedule::{Due, Silence};
+use crate::clock::Clock;
+use crate::model::{Reading, Readings};
+use crate::sources::{Batch, Context, Refusal, SourceError, Stats};
+use crate::units;
+
+/// All devices of one source.
+pub(super) struct Poller {
+    source: Arc<str>,
+    clock: Clock,
+    stats: Arc<Stats>,
+    bus: Arc<Bus>,
+    retries: u8,
+    pause: Duration,
+    /// Whether answers do not say which request they answer.
+    is_rtu: bool,
+    devices: Vec<Device>,
+    rounds: Vec<Round>,
+    /// Scratch: an answer's bytes, and a text in it.
+    values: Vec<u8>,
+    text: String,
+}
+
+struct Device {
+    name: Box<str>,
+    unit_id: u8,
+    timeout: Duration,
+    silence: Silence,
+    /// Since when it has not answered.
+    silent_since: Option<Duration>,
+    /// Whether it was told that its answers come too late.
+    told_late: bool,
+}
+
+/// What is read of one device at one beat.
+struct Round {
+    device: usize,
+    due: Due,
+    requests: Vec<Ask>,
+}
+
+struct Ask {
+    request: Request,
+    silence: Silence,
+    /// What was last said of it, so that it is said once.
+    told: Option<Told>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Exception(Exception),
+    Silent,
+}
+
+/// For so many timeouts more an answer that is late is waited for, before something is asked whose answer looks like it.
+const LATEST: u32 = 2;
+
+impl Poller {
+    pub(super) async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
+        let config = &config.with_map()?;
+        let Some(target) = config.target() else {
+            let hint = "write a `port` or an `address`".to_owned();
+            return Err(SourceError::Missing { what: "the line".to_owned(), hint });
+        };
+        let bus = context.ports.of(&target, &context.clock);
+        bus.open().await?;
+        let now = context.clock.monotonic();
+        let (mut devices, mut rounds) = (Vec::new(), Vec::new());
+        for unit in config.units(&context.name) {
+            rounds.extend(beats(&unit, devices.len(), config, now));
+            devices.push(Device {
+                name: unit.device,
+                unit_id: unit.unit_id,
+                timeout: unit.timeout,
+                silence: Silence::default(),
+                silent_since: None,
+                told_late: false,
+            });
+        }
+        Ok(Self {
+            source: context.name.clone(),
+            clock: context.clock.clone(),
+            stats: context.stats.clone(),
+            bus,
+            retries: config.retries,
+            pause: config.pause,
+            is_rtu: !matches!(target, Target::Network(_, Framing::Tcp)),
+            devices,
+            rounds,
+            values: Vec::new(),
+            text: String::new(),
+        })
+    }
+
+    /// Waits for the next round that brings readings.
+    pub(super) async fn round(mut self) -> (Self, Result<Batch, SourceError>) {
+        loop {
+            let round = self.wait().await;
+            let batch = match self.ask_all(round).await {
+                Ok(readings) if readings.is_empty() => continue,
+                Ok(readings) => Ok(Batch { readings, receipt: None }),
+                Err(error) => Err(error),
+            };
+            return (self, batch);
+        }
+    }
+
+    /// Waits until a round is due, and gives it.
+    async fn wait(&self) -> usize {
+        loop {
+            let next = self.rounds.iter().enumerate().map(|(index, round)| (self.ready(round), index)).min();
+            // There is at least one, or nothing is ever due.
+            let Some(((at, _), index)) = next else { std::future::pending().await };
+            if at <= self.clock.monotonic() {
+                return index;
+            }
+            sleep_until(self.clock.instant(at)).await;
+        }
+    }
+
+    /// When a round can begin. At the same time, who answers goes first.
+    fn ready(&self, round: &Round) -> (Duration, bool) {
+        match self.devices.get(round.device).map(|device| device.silence) {
+            Some(silence) if silence.is_silent() => {
+                (round.due.at().max(silence.until()).max(self.bus.patient_until()), true)
+            }
+            _ => (round.due.at(), false),
+        }
+    }
+
+    /// Asks all that a round has, as long as the device answers.
+    async fn ask_all(&mut self, index: usize) -> Result<Readings, SourceError> {
+        let mut readings = Readings::new(self.clock.now());
+        let Some(round) = self.rounds.get_mut(index) else { return Ok(readings) };
+        let device = round.device;
+        let missed = round.due.done(self.clock.monotonic());
+        let was_silent = self.devices.get(device).is_some_and(|device| device.silence.is_silent());
+        if missed > 0 && !was_silent {
+            self.stats.leave_out(&self.source, missed);
+        }
+        if was_silent {
+            self.turn(index);
+        }
+        let mut answered = false;
+        let mut place = 0;
+        while self.is_to_be_asked(index, place, was_silent && !answered).is_some() {
+            if self.is_to_be_asked(index, place, was_silent && !answered) == Some(false) {
+                place += 1;
+                continue;
+            }
+            match self.ask(index, place, answered).await? {
+                Next::Go => {
+                    answered = true;
+                    self.decode(index, place, &mut readings);
+                    place += 1;
+                }
+                Next::Refused => {
+                    answered = true;
+                    place += 1;
+                }
+                Next::Again => answered = true,
+                Next::Stop => break,
+            }
+        }
+        readings.end_frame();
+        self.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
+        Ok(readings)
+    }
+
+    /// A silent device is asked for something else each time, as it may be silent about one thing alone; but not
+    /// while an answer to the last may still come.
+    fn turn(&mut self, index: usize) {
+        let now = self.clock.monotonic();
+        let Some(round) = self.rounds.get_mut(index) else { return };
+        let unit = self.devices.get(round.device).map(|device| device.unit_id);
+        let by = match unit.and_then(|unit| self.bus.doubted(unit, now)) {
+            Some(asked) => round.requests.iter().position(|ask| ask.request.asked == asked).unwrap_or(0),
+            None => usize::from(round.requests.len() > 1),
+        };
+        round.requests.rotate_left(by);
+    }
+
+    /// Whether the request at that place is asked now; `None` where there is none. `anyhow` where the device itself
+    /// is on trial.
+    fn is_to_be_asked(&self, index: usize, place: usize, anyhow: bool) -> Option<bool> {
+        let round = self.rounds.get(index)?;
+        let ask = round.requests.get(place)?;
+        let now = self.clock.monotonic();
+        let doubtful = self.bus.is_doubtful(ask.request.asked, now);
+        let silent = ask.silence.is_silent() && now < ask.silence.until().max(self.bus.patient_until());
+        Some(!doubtful && (anyhow || !silent))
+    }
+
+    /// Asks for one thing until there is an answer, as often as the device has deserved.
+    async fn ask(&mut self, index: usize, place: usize, answered: bool) -> Result<Next, SourceError> {
+        let Some((device, ask)) =
+            self.rounds.get(index).and_then(|round| Some((round.device, round.requests.get(place)?)))
+        else {
+            return Ok(Next::Stop);
+        };
+        let Some(who) = self.devices.get(device) else { return Ok(Next::Stop) };
+        let asked = ask.request.asked;
+        let manner = Manner { timeout: who.timeout, pause: self.pause };
+        let tries = if ask.silence.is_silent() || who.silence.is_silent() { 0 } else { self.retries };
+        let mut cost = Duration::ZERO;
+        let mut outcome = Outcome::Silence;
+        for _ in 0..=tries {
+            let (heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values).await?;
+            self.stats.bytes.fetch_add(self.values.len() as u64, Ordering::Relaxed);
+            cost += took;
+            outcome = heard.outcome;
+            self.note(device, &asked, &heard);
+            if matches!(outcome, Outcome::Values | Outcome::Exception(_)) {
+                break;
+            }
+        }
+        Ok(match outcome {
+            Outcome::Values => {
+                self.is_well(index, place, device);
+                Next::Go
+            }
+            Outcome::Exception(exception) if exception.is_silence() => {
+                self.is_silent(index, place, answered, cost, Some(exception));
+                Next::Stop
+            }
+            Outcome::Exception(exception) => {
+                self.answers(device);
+                self.refused(index, place, exception)
+            }
+            Outcome::Silence | Outcome::Damaged => {
+                self.is_silent(index, place, answered, cost, None);
+                Next::Stop
+            }
+        })
+    }
+
+    /// Counts what was heard.
+    fn note(&mut self, device: usize, asked: &Asked, heard: &Heard) {
+        let now = self.clock.monotonic();
+        for _ in 0..heard.late {
+            self.stats.count(Refusal::Late);
+        }
+        // Its answer has come, and none is waited for any more.
+        heard.late_unit.inspect(|unit| self.bus.believe(*unit));
+        let late = heard.late_unit.and_then(|unit| self.devices.iter_mut().find(|one| one.unit_id == unit));
+        if let Some(late) = late {
+            if !late.told_late {
+                late.told_late = true;
+                tracing::warn!(
+                    source = &*self.source,
+                    "{} (unit {}) answers later than its `timeout` of {}: such answers are left out, so raise it",
+                    late.name,
+                    late.unit_id,
+                    units::show(late.timeout)
+                );
+            }
+        }
+        let Some(device) = self.devices.get(device) else { return };
+        let latest = now + device.timeout * LATEST;
+        if matches!(heard.outcome, Outcome::Values | Outcome::Exception(_)) {
+            self.bus.answered(*asked, now, latest);
+        }
+        match heard.outcome {
+            Outcome::Silence => {
+                self.stats.count(Refusal::NoAnswer);
+                if self.is_rtu {
+                    self.bus.doubt(*asked, latest);
+                }
+            }
+            Outcome::Damaged => self.stats.refuse(&self.source, Refusal::BadCrc, || {
+                format!("the answer of {} for {asked} is damaged: where that is often so, check baud rate, parity and the line's ends", device.name)
+            }),
+            Outcome::Exception(_) => self.stats.count(Refusal::Exception),
+            Outcome::Values => {}
+        }
+    }
+
+    /// The device answers, whatever it says.
+    fn answers(&mut self, device: usize) {
+        let now = self.clock.monotonic();
+        let Some(who) = self.devices.get_mut(device) else { return };
+        if !who.silence.is_silent() {
+            return;
+        }
+        who.silence.over();
+        if let Some(since) = who.silent_since.take() {
+            let silent = units::show(now.saturating_sub(since));
+            tracing::info!(
+                source = &*self.source,
+                "{} (unit {}) answers again after {silent}",
+                who.name,
+                who.unit_id
+            );
+        }
+        for ask in self
+            .rounds
+            .iter_mut()
+            .filter(|round| round.device == device)
+            .flat_map(|round| &mut round.requests)
+        {
+            if ask.told == Some(Told::Silent) { ask.silence.is_news() } else { ask.silence.over() }
+        }
+    }
+
+    /// What was asked is answered with values.
+    fn is_well(&mut self, index: usize, place: usize, device: usize) {
+        self.answers(device);
+        let (source, devices) = (&self.source, &self.devices);
+        let Some(ask) = self.rounds.get_mut(index).and_then(|round| round.requests.get_mut(place)) else {
+            return;
+        };
+        ask.silence.over();
+        if ask.told.take().is_some() {
+            let name = devices.get(device).map_or("", |device| &device.name);
+            tracing::info!(source = &**source, "{name} gives {} again", ask.request.asked);
+        }
+    }
+
+    /// What was asked has no answer.
+    fn is_silent(
+        &mut self,
+        index: usize,
+        place: usize,
+        answered: bool,
+        cost: Duration,
+        exception: Option<Exception>,
+    ) {
+        let now = self.clock.monotonic();
+        let Some(round) = self.rounds.get_mut(index) else { return };
+        let (Some(who), Some(ask)) = (self.devices.get_mut(round.device), round.requests.get_mut(place))
+        else {
+            return;
+        };
+        let mut until = ask.silence.again(now, cost);
+        let why = exception.map(|exception| format!(" (its gateway says: {exception})")).unwrap_or_default();
+        if !answered {
+            until = who.silence.again(now, cost);
+            if who.silent_since.is_none() {
+                who.silent_since = Some(now);
+                tracing::warn!(
+                    source = &*self.source,
+                    "{} (unit {}) does not answer{why}: it is asked again ever more rarely, and the others as before",
+                    who.name,
+                    who.unit_id
+                );
+            }
+            // What it was asked is asked again first.
+            round.requests.rotate_left(place);
+        } else if ask.told != Some(Told::Silent) {
+            ask.told = Some(Told::Silent);
+            tracing::warn!(
+                source = &*self.source,
+                "{} (unit {}) does not answer for {}{why}, though it does for others: it is asked for it ever more rarely",
+                who.name,
+                who.unit_id,
+                ask.request.asked
+            );
+        }
+        self.bus.be_patient(until);
+    }
+
+    /// The device does not do what it is asked: then it is asked for less, where that may help.
+    fn refused(&mut self, index: usize, place: usize, exception: Exception) -> Next {
+        let Some(round) = self.rounds.get_mut(index) else { return Next::Stop };
+        let Some(name) = self.devices.get(round.device).map(|device| &device.name) else { return Next::Stop };
+        let Some(ask) = round.requests.get_mut(place) else { return Next::Stop };
+        ask.silence.over();
+        let asked = ask.request.asked;
+        if exception.is_about_addresses() {
+            if let Some(parts) = ask.request.smaller() {
+                let hint = if ask.request.has_gaps() {
+                    "between those asked for lie some that it does not have: they are read apart from now on, and `max_gap = 0` says so from the start"
+                } else {
+                    "they are read apart from now on"
+                };
+                tracing::warn!(
+                    source = &*self.source,
+                    "{name} refuses {asked} together: {exception}: {hint}"
+                );
+                round.requests.splice(place..=place, parts.into_iter().map(Ask::new));
+                return Next::Again;
+            }
+        }
+        if ask.told != Some(Told::Exception(exception)) {
+            ask.told = Some(Told::Exception(exception));
+            let metrics: Vec<&str> = ask.request.registers.iter().map(|register| &*register.metric).collect();
+            let metrics = metrics.join(", ");
+            tracing::warn!(source = &*self.source, "{name} refuses {asked} ({metrics}): {exception}");
+        }
+        Next::Refused
+    }
+
+    /// Makes readings of an answer.
+    fn decode(&mut self, index: usize, place: usize, readings: &mut Readings) {
+        readings.arrival = self.clock.now();
+        let Some(round) = self.rounds.get(index) else { return };
+        let (Some(device), Some(ask)) = (self.devices.get(round.device), round.requests.get(place)) else {
+            return;
+        };
+        for register in &ask.request.registers {
+            let at = register.address.saturating_sub(ask.request.asked.address);
+            match register.value(&self.values, at, &mut self.text) {
+                Ok(value) => readings.push(Reading {
+                    device: &device.name,
+                    metric: &register.metric,
+                    value,
+                    time: None,
+                    unit: register.unit.as_deref(),
+                }),
+                Err(why) => {
+                    let refusal = match why {
+                        NoValue::NotFinite => Refusal::NotFinite,
+                        NoValue::NotText => Refusal::NotText,
+                        NoValue::TooShort => Refusal::Undecodable,
+                    };
+                    self.stats.refuse(&self.source, refusal, || {
+                        format!("{} of {} gives no reading: {why}", register.metric, device.name)
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// How a round goes on.
+enum Next {
+    /// There are values.
+    Go,
+    /// There are none, and the device answers.
+    Refused,
+    /// Something else stands in the request's place.
+    Again,
+    /// The device is left alone.
+    Stop,
+}
+
+impl Ask {
+    fn new(request: Request) -> Self {
+        Self { request, silence: Silence::default(), told: None }
+    }
+}
+
+/// A unit's registers, a round for each beat.
+fn beats(unit: &Unit, device: usize, config: &Config, now: Duration) -> Vec<Round> {
+    let mut beats: Vec<(Duration, Vec<_>)> = Vec::new();
+    for register in &unit.registers {
+        let every = register.every.unwrap_or(config.every);
+        match beats.iter_mut().find(|(one, _)| *one == every) {
+            Some((_, registers)) => registers.push(register.clone()),
+            None => beats.push((every, vec![register.clone()])),
+        }
+    }
+    let round = |(every, registers): (Duration, Vec<_>)| {
+        let requests = plan(unit.unit_id, &registers, config.max_gap);
+        Round { device, due: Due::new(every, now), requests: requests.into_iter().map(Ask::new).collect() }
+    };
+    beats.into_iter().map(round).collect()
+}
