@@ -391,7 +391,8 @@ async fn a_damaged_answer_is_counted_and_asked_for_again() {
     let (config, context) = (config(&toml), context(&Ports::default()));
     let mut source = Modbus::open(&config, &context).await.unwrap();
     let found = rounds(&mut source, 40).await;
-    assert!(found["meter-1"] >= 15 && found["meter-2"] >= 15, "{found:?}");
+    // Where the line is too slow for the beat, they still take turns.
+    assert!(found["meter-1"] >= 18 && found["meter-2"] >= 18, "{found:?}");
     assert!(refused(&context, Refusal::BadCrc) >= 10, "{}", refused(&context, Refusal::BadCrc));
     assert_eq!(refused(&context, Refusal::NoAnswer), 0);
 }

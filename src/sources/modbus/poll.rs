@@ -50,6 +50,8 @@ struct Device {
 struct Round {
     device: usize,
     due: Due,
+    /// When it last began.
+    begun: Duration,
     requests: Vec<Ask>,
 }
 
@@ -124,7 +126,7 @@ impl Poller {
         loop {
             let next = self.rounds.iter().enumerate().map(|(index, round)| (self.ready(round), index)).min();
             // There is at least one, or nothing is ever due.
-            let Some(((at, _), index)) = next else { std::future::pending().await };
+            let Some(((at, ..), index)) = next else { std::future::pending().await };
             if at <= self.clock.monotonic() {
                 return index;
             }
@@ -132,13 +134,13 @@ impl Poller {
         }
     }
 
-    /// When a round can begin. At the same time, who answers goes first.
-    fn ready(&self, round: &Round) -> (Duration, bool) {
+    /// When a round can begin. At the same time, who answers goes first, and then who has waited longest.
+    fn ready(&self, round: &Round) -> (Duration, bool, Duration) {
         match self.devices.get(round.device).map(|device| device.silence) {
             Some(silence) if silence.is_silent() => {
-                (round.due.at().max(silence.until()).max(self.bus.patient_until()), true)
+                (round.due.at().max(silence.until()).max(self.bus.patient_until()), true, round.begun)
             }
-            _ => (round.due.at(), false),
+            _ => (round.due.at(), false, round.begun),
         }
     }
 
@@ -147,7 +149,8 @@ impl Poller {
         let mut readings = Readings::new(self.clock.now());
         let Some(round) = self.rounds.get_mut(index) else { return Ok(readings) };
         let device = round.device;
-        let missed = round.due.done(self.clock.monotonic());
+        round.begun = self.clock.monotonic();
+        let missed = round.due.done(round.begun);
         let was_silent = self.devices.get(device).is_some_and(|device| device.silence.is_silent());
         if missed > 0 && !was_silent {
             self.stats.leave_out(&self.source, missed);
@@ -466,7 +469,12 @@ fn beats(unit: &Unit, device: usize, config: &Config, now: Duration) -> Vec<Roun
     }
     let round = |(every, registers): (Duration, Vec<_>)| {
         let requests = plan(unit.unit_id, &registers, config.max_gap);
-        Round { device, due: Due::new(every, now), requests: requests.into_iter().map(Ask::new).collect() }
+        Round {
+            device,
+            due: Due::new(every, now),
+            begun: Duration::ZERO,
+            requests: requests.into_iter().map(Ask::new).collect(),
+        }
     };
     beats.into_iter().map(round).collect()
 }
