@@ -356,7 +356,7 @@ async fn rounds(source: &mut Modbus, count: usize) -> BTreeMap<String, usize> {
 #[tokio::test]
 async fn a_silent_device_and_one_that_answers_late_take_nothing_from_the_third_and_no_answer_is_anothers() {
     for (way, more) in [(serial(), ""), (network("rtu"), ""), (network("socket"), "")] {
-        let slave = way.slave(three(json!({"silent": [2], "late": {"3": 0.15}})));
+        let slave = way.slave(three(json!({"silent": {"2": -1}, "late": {"3": 0.15}})));
         let toml =
             format!("{}{}", way.toml, devices(3, &format!("every = '50ms'\ntimeout = '100ms'\n{more}")));
         let (config, context) = (config(&toml), context(&Ports::default()));
@@ -393,7 +393,7 @@ async fn a_damaged_answer_is_counted_and_asked_for_again() {
     let found = rounds(&mut source, 40).await;
     // Where the line is too slow for the beat, they still take turns.
     assert!(found["meter-1"] >= 18 && found["meter-2"] >= 18, "{found:?}");
-    assert!(refused(&context, Refusal::BadCrc) >= 10, "{}", refused(&context, Refusal::BadCrc));
+    assert!(refused(&context, Refusal::Checksum) >= 10, "{}", refused(&context, Refusal::Checksum));
     assert_eq!(refused(&context, Refusal::NoAnswer), 0);
 }
 
@@ -426,6 +426,26 @@ async fn what_a_device_does_not_have_is_counted_and_costs_the_rest_nothing() {
             "the gaps are given up once and for all"
         );
         assert_eq!(refused(&context, Refusal::Exception), 6);
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_silent_about_one_thing_alone_goes_on_to_be_read() {
+    for beats in ["", ", every = '25ms'"] {
+        let way = serial();
+        let slave = way.slave(three(json!({"mute": {"1": 10}})));
+        let toml = format!(
+            "{}every = '20ms'\ntimeout = '50ms'\nretries = 0\nregisters = [{{ unit_id = 1, device = 'meter-1', metric = 'a', address = 0 }}, \
+             {{ unit_id = 1, device = 'meter-1', metric = 'b', address = 10, type = 'u32'{beats} }}]",
+            way.toml
+        );
+        let (config, context) = (config(&toml), context(&Ports::default()));
+        let mut source = Modbus::open(&config, &context).await.unwrap();
+        rounds(&mut source, 100).await;
+        let seen = slave.seen();
+        let vain = seen.iter().filter(|seen| seen.address == 10).count();
+        assert!((3..10).contains(&vain), "{vain} of {}", seen.len());
+        assert_eq!(refused(&context, Refusal::NoAnswer), vain as u64);
     }
 }
 
@@ -512,7 +532,7 @@ async fn an_echo_stray_bytes_and_answers_of_others_are_told_from_the_answer() {
     );
     let mut source = Modbus::open(&config, &context).await.unwrap();
     assert_eq!(rounds(&mut source, 20).await["meter-1"], 20);
-    assert_eq!(refused(&context, Refusal::NoAnswer) + refused(&context, Refusal::BadCrc), 0);
+    assert_eq!(refused(&context, Refusal::NoAnswer) + refused(&context, Refusal::Checksum), 0);
     assert_eq!(refused(&context, Refusal::Late), 12);
 }
 
@@ -553,7 +573,7 @@ async fn a_device_that_babbles_without_end_keeps_the_others_waiting_for_a_bounde
     let begun = std::time::Instant::now();
     assert_eq!(rounds(&mut source, 50).await["meter-1"], 50);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(refused(&context, Refusal::BadCrc) > 0);
+    assert!(refused(&context, Refusal::Checksum) > 0);
 }
 
 #[tokio::test]
@@ -712,8 +732,8 @@ async fn rate(count: u8, silent: Json) -> f64 {
 
 #[tokio::test]
 async fn a_dead_device_costs_the_others_a_twentieth_at_most() {
-    let without = rate(2, json!([])).await;
-    let with = rate(3, json!([3])).await;
+    let without = rate(2, json!({})).await;
+    let with = rate(3, json!({"3": -1})).await;
     println!("rounds a second of two devices every 50 ms: {without:.1}, with a dead third {with:.1}");
     assert!(with > 0.9 * without, "{with} of {without}");
 }
@@ -722,38 +742,50 @@ async fn a_dead_device_costs_the_others_a_twentieth_at_most() {
 fn the_real_binary_reads_two_tables_on_one_port_and_goes_on_when_it_is_plugged_in_again() {
     let dir = tempfile::tempdir().unwrap();
     let socat = Socat::start(dir.path()).unwrap();
-    let told = three(json!({"serial": socat.device(), "framer": "rtu"}));
-    let slave = Slave::start(&told).unwrap();
+    let told = |more| {
+        let mut told = three(json!({"serial": socat.device(), "framer": "rtu"}));
+        told.as_object_mut().unwrap().insert("silent".to_owned(), more);
+        told
+    };
+    // The third is silent for three tries of its first round and for the first time that it is asked again.
+    let slave = Slave::start(&told(json!({"3": 4}))).unwrap();
+    let again = told(json!({}));
     let table = |name: &str, unit: u8| {
         format!(
-            "[sources.{name}]\ntype = 'modbus'\nport = '{}'\nbaud = 115200\nparity = 'none'\nevery = '100ms'\n\
+            "[sources.{name}]\ntype = 'modbus'\nport = '{}'\nbaud = 115200\nparity = 'none'\nevery = '100ms'\ntimeout = '200ms'\n\
              registers = [{{ unit_id = {unit}, metric = 'a', address = 0, unit = 'V' }}]\n\n",
             socat.port().display()
         )
     };
-    let mut site = Site::new(&(table("one", 1) + &table("two", 2)));
+    let mut site = Site::new(&(table("one", 1) + &table("two", 2) + &table("three", 3)));
     site.agent.start().unwrap();
     let is = |data: &Json, device: &str, value: u64| {
         data["device"] == device
             && data["metrics"]["a"]["value"] == value
             && data["metrics"]["a"]["unit"] == "V"
     };
-    let both = |data: &[Json], from: usize| {
-        [("one", 100), ("two", 200)]
-            .iter()
-            .all(|(device, value)| data.iter().skip(from).any(|data| is(data, device, *value)))
+    let devices = [("one", 100), ("two", 200), ("three", 300)];
+    let all = |data: &[Json], from: usize| {
+        let read =
+            |(device, value): &(&str, u64)| data.iter().skip(from).any(|data| is(data, device, *value));
+        devices.iter().all(read)
     };
-    let before = site.data("both tables are read", |data| both(data, 0)).len();
+    let before = site.data("all tables are read", |data| all(data, 0)).len();
+    site.agent.wait_for("three (unit 3) answers again after").unwrap();
     drop(slave);
     drop(socat);
     site.agent.wait_for("went away: it was unplugged").unwrap();
-    let socat = Socat::start(dir.path()).unwrap();
-    let _slave = Slave::start(&three(json!({"serial": socat.device(), "framer": "rtu"}))).unwrap();
+    let _socat = Socat::start(dir.path()).unwrap();
+    let _slave = Slave::start(&again).unwrap();
     site.agent.wait_for("open again after").unwrap();
-    let more = before + 4;
-    let data = site.data("both are read again", |data| data.len() > more && both(data, more));
-    assert!(data.iter().all(|data| is(data, "one", 100) || is(data, "two", 200)), "{data:#?}");
+    let more = before + 10;
+    let data = site.data("all are read again", |data| data.len() > more && all(data, more));
+    let right = |data: &Json| devices.iter().any(|(device, value)| is(data, device, *value));
+    assert!(data.iter().all(right), "{data:#?}");
     let log = site.agent.log();
-    assert_eq!(log.iter().filter(|line| line.contains("has it open")).count(), 0, "{log:#?}");
+    let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("has it open"), 0, "{log:#?}");
+    assert_eq!(count("three (unit 3) does not answer: it is asked again ever more rarely"), 1, "{log:#?}");
+    assert_eq!(count("three (unit 3) answers again after"), 1, "{log:#?}");
     assert!(site.agent.terminate().unwrap().success());
 }

@@ -213,6 +213,46 @@ fn what_is_wrong_with_a_decoder_is_told_at_its_place() {
 }
 
 #[test]
+fn two_modbus_sources_may_share_a_line_whose_settings_they_agree_on() {
+    let source = |name: &str, more: &str| {
+        format!(
+            "[sources.{name}]\ntype = 'modbus'\nport = '/dev/null'\n{more}\n\
+             registers = [{{ unit_id = 1, metric = 'v', address = 0 }}]\n"
+        )
+    };
+    let rest = "[gateway]\nid = 'gw'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n";
+    let agreed = file(&(source("a", "baud = 19200") + &source("b", "baud = 19200") + rest));
+    assert!(agreed.is_ok(), "{agreed:?}");
+    let Err(told) = file(&(source("a", "baud = 19200") + &source("b", "baud = 9600") + rest)) else {
+        panic!("accepted")
+    };
+    assert_eq!(told, ["9:8 `baud` of source b is not that of source a, on the same line"]);
+    let serial = "[sources.c]\ntype = 'serial'\nport = '/dev/null'\ndecode = { type = 'json' }\n";
+    let Err(told) = file(&(source("a", "") + serial + rest)) else { panic!("accepted") };
+    assert_eq!(told, ["8:8 `port` of source c is taken by source a"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_register_is_told_where_it_stands() {
+    let source = "[sources.a]\ntype = 'modbus'\nport = '/dev/null'\nregisters = [\n\
+                  { unit_id = 1, metric = 'v', address = 0, type = 'f33' },\n\
+                  { unit_id = 1, metric = 'w', adress = 0 },\n\
+                  { unit_id = 1, metric = 'x', address = 70000 },\n\
+                  { unit_id = 1, metric = 'y', address = 0, table = 'coil', type = 'u16' },\n]\n\
+                  [gateway]\nid = 'gw'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n";
+    let Err(told) = file(source) else { panic!("accepted") };
+    assert_eq!(
+        told,
+        [
+            "5:50 `type` cannot be the text 'f33'",
+            "6:30 unknown key `adress` in an item of `registers` of [sources.a]",
+            "7:40 `address` must be a whole number from 0 to 65535, not 70000",
+            "8:51 `table`: register `y`: a coil or discrete input is of type \"bool\"",
+        ]
+    );
+}
+
+#[test]
 fn windows_need_different_names() {
     let twice = "[[windows]]\nmatch = \"a/*\"\ntype = \"tumbling\"\nevery = \"10s\"\naggregates = [\"max\"]\n\n[limits]";
     assert_eq!(stages("[limits]", twice), ["16:1 another window is called \"tumbling-10s\" as well"]);

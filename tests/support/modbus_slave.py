@@ -1,7 +1,8 @@
 """Modbus devices by pymodbus, on a serial line or a port of loopback, as the first argument says in JSON:
 
 serial or tcp: the path or the port; framer: "rtu" or "socket"; units: for each unit id its tables, each a list of
-[address, [values]]; silent: units that never answer; late: for each such unit, by how many seconds its answers are
+[address, [values]]; silent: for each such unit, to how many requests it does not answer, or -1 for all; mute: for
+each such unit, the one address for which it never answers; late: for each such unit, by how many seconds its answers are
 late; damaged: for each such unit, that one answer of so many has a wrong byte.
 
 Each request is printed: the time in seconds, the unit, the function, the address and the count.
@@ -18,7 +19,8 @@ from pymodbus.server.requesthandler import ServerRequestHandler
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 told = json.loads(sys.argv[1])
-silent = set(told.get("silent", []))
+silent = {int(unit): count for unit, count in told.get("silent", {}).items()}
+mute = {int(unit): address for unit, address in told.get("mute", {}).items()}
 late = {int(unit): delay for unit, delay in told.get("late", {}).items()}
 damaged = {int(unit): every for unit, every in told.get("damaged", {}).items()}
 answers = {}
@@ -42,7 +44,10 @@ send = ServerRequestHandler.server_send
 
 def server_send(self, pdu, addr):
     """pymodbus has made the answer; whether and when it goes out is the test's matter."""
-    if pdu.dev_id in silent:
+    if silent.get(pdu.dev_id, 0) != 0:
+        silent[pdu.dev_id] -= 1
+        return
+    if self.last_pdu and mute.get(pdu.dev_id) == self.last_pdu.address:
         return
     if pdu.dev_id in late:
         asyncio.get_running_loop().call_later(late[pdu.dev_id], send, self, pdu, addr)

@@ -35,6 +35,8 @@ pub(super) struct Line {
     unanswered: u32,
     /// What has come and is not yet understood.
     buffer: Vec<u8>,
+    /// How many bytes have come in this exchange.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -72,10 +74,12 @@ pub(super) struct Heard {
     /// How many answers came that nobody waited for any more, and the unit of the last where it could be told.
     pub(super) late: u32,
     pub(super) late_unit: Option<u8>,
+    /// How many bytes came, whatever they were.
+    pub(super) bytes: u64,
 }
 
 /// The longest that a connect takes.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// The silence that ends what has begun to come: long against what adapters and networks add, and no part of the
 /// specification, so that a frame in two pieces is still one.
@@ -103,6 +107,7 @@ impl Line {
             transaction: fastrand::u16(..),
             unanswered: 0,
             buffer: Vec::with_capacity(BUFFER),
+            bytes: 0,
         }
     }
 
@@ -129,6 +134,7 @@ impl Line {
         values: &mut Vec<u8>,
     ) -> Result<Heard, SourceError> {
         values.clear();
+        self.bytes = 0;
         let heard = self.exchange(asked, manner, values).await;
         match &heard {
             Ok(Heard { outcome: Outcome::Silence, .. }) => {
@@ -141,7 +147,7 @@ impl Line {
             Err(_) => self.open = None,
         }
         self.abandoned = Duration::ZERO;
-        heard
+        Ok(Heard { bytes: self.bytes, ..heard? })
     }
 
     async fn exchange(
@@ -152,7 +158,7 @@ impl Line {
     ) -> Result<Heard, SourceError> {
         let was_open = self.open.is_some();
         self.open().await?;
-        let mut heard = Heard { outcome: Outcome::Silence, late: 0, late_unit: None };
+        let mut heard = Heard { outcome: Outcome::Silence, late: 0, late_unit: None, bytes: 0 };
         let mut quiet = self.silence(manner.pause, asked, &mut heard).await;
         if quiet.is_err() && was_open && matches!(self.open, Some(Open::Network(_))) {
             // Many gateways close a connection that was not used for a while: that is no failure yet.
@@ -328,6 +334,7 @@ impl Line {
             Ok(Ok(0)) => Err(self.gone(None)),
             Ok(Ok(length)) => {
                 self.buffer.extend_from_slice(piece.get(..length).unwrap_or_default());
+                self.bytes += length as u64;
                 self.last = self.clock.monotonic();
                 Ok(true)
             }

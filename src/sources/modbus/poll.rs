@@ -58,6 +58,8 @@ struct Round {
 struct Ask {
     request: Request,
     silence: Silence,
+    /// It had no answer when the device was found to answer something else: then it is not the device that is silent.
+    suspect: bool,
     /// What was last said of it, so that it is said once.
     told: Option<Told>,
 }
@@ -223,7 +225,7 @@ impl Poller {
         let mut outcome = Outcome::Silence;
         for _ in 0..=tries {
             let (heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values).await?;
-            self.stats.bytes.fetch_add(self.values.len() as u64, Ordering::Relaxed);
+            self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
             cost += took;
             outcome = heard.outcome;
             self.note(device, &asked, &heard);
@@ -236,16 +238,12 @@ impl Poller {
                 self.is_well(index, place, device);
                 Next::Go
             }
-            Outcome::Exception(exception) if exception.is_silence() => {
-                self.is_silent(index, place, answered, cost, Some(exception));
-                Next::Stop
-            }
-            Outcome::Exception(exception) => {
+            Outcome::Exception(exception) if !exception.is_silence() => {
                 self.answers(device);
                 self.refused(index, place, exception)
             }
-            Outcome::Silence | Outcome::Damaged => {
-                self.is_silent(index, place, answered, cost, None);
+            Outcome::Exception(_) | Outcome::Silence | Outcome::Damaged => {
+                self.is_silent(index, place, answered, cost, outcome);
                 Next::Stop
             }
         })
@@ -284,7 +282,7 @@ impl Poller {
                     self.bus.doubt(*asked, latest);
                 }
             }
-            Outcome::Damaged => self.stats.refuse(&self.source, Refusal::BadCrc, || {
+            Outcome::Damaged => self.stats.refuse(&self.source, Refusal::Checksum, || {
                 format!("the answer of {} for {asked} is damaged: where that is often so, check baud rate, parity and the line's ends", device.name)
             }),
             Outcome::Exception(_) => self.stats.count(Refusal::Exception),
@@ -315,7 +313,12 @@ impl Poller {
             .filter(|round| round.device == device)
             .flat_map(|round| &mut round.requests)
         {
-            if ask.told == Some(Told::Silent) { ask.silence.is_news() } else { ask.silence.over() }
+            ask.suspect |= ask.silence.is_silent();
+            if ask.told == Some(Told::Silent) {
+                ask.silence.is_news();
+            } else {
+                ask.silence.over();
+            }
         }
     }
 
@@ -327,6 +330,7 @@ impl Poller {
             return;
         };
         ask.silence.over();
+        ask.suspect = false;
         if ask.told.take().is_some() {
             let name = devices.get(device).map_or("", |device| &device.name);
             tracing::info!(source = &**source, "{name} gives {} again", ask.request.asked);
@@ -334,14 +338,7 @@ impl Poller {
     }
 
     /// What was asked has no answer.
-    fn is_silent(
-        &mut self,
-        index: usize,
-        place: usize,
-        answered: bool,
-        cost: Duration,
-        exception: Option<Exception>,
-    ) {
+    fn is_silent(&mut self, index: usize, place: usize, answered: bool, cost: Duration, outcome: Outcome) {
         let now = self.clock.monotonic();
         let Some(round) = self.rounds.get_mut(index) else { return };
         let (Some(who), Some(ask)) = (self.devices.get_mut(round.device), round.requests.get_mut(place))
@@ -349,14 +346,18 @@ impl Poller {
             return;
         };
         let mut until = ask.silence.again(now, cost);
-        let why = exception.map(|exception| format!(" (its gateway says: {exception})")).unwrap_or_default();
-        if !answered {
+        let why = match outcome {
+            Outcome::Exception(exception) => format!("does not answer (its gateway says: {exception})"),
+            Outcome::Damaged => "gives no whole answer".to_owned(),
+            _ => "does not answer".to_owned(),
+        };
+        if !answered && !ask.suspect {
             until = who.silence.again(now, cost);
             if who.silent_since.is_none() {
                 who.silent_since = Some(now);
                 tracing::warn!(
                     source = &*self.source,
-                    "{} (unit {}) does not answer{why}: it is asked again ever more rarely, and the others as before",
+                    "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before",
                     who.name,
                     who.unit_id
                 );
@@ -367,7 +368,7 @@ impl Poller {
             ask.told = Some(Told::Silent);
             tracing::warn!(
                 source = &*self.source,
-                "{} (unit {}) does not answer for {}{why}, though it does for others: it is asked for it ever more rarely",
+                "{} (unit {}) {why} for {}, though it does for others: it is asked for it ever more rarely",
                 who.name,
                 who.unit_id,
                 ask.request.asked
@@ -382,6 +383,7 @@ impl Poller {
         let Some(name) = self.devices.get(round.device).map(|device| &device.name) else { return Next::Stop };
         let Some(ask) = round.requests.get_mut(place) else { return Next::Stop };
         ask.silence.over();
+        ask.suspect = false;
         let asked = ask.request.asked;
         if exception.is_about_addresses() {
             if let Some(parts) = ask.request.smaller() {
@@ -453,7 +455,7 @@ enum Next {
 
 impl Ask {
     fn new(request: Request) -> Self {
-        Self { request, silence: Silence::default(), told: None }
+        Self { request, silence: Silence::default(), suspect: false, told: None }
     }
 }
 
