@@ -356,9 +356,9 @@ async fn rounds(source: &mut Modbus, count: usize) -> BTreeMap<String, usize> {
 #[tokio::test]
 async fn a_silent_device_and_one_that_answers_late_take_nothing_from_the_third_and_no_answer_is_anothers() {
     for (way, more) in [(serial(), ""), (network("rtu"), ""), (network("socket"), "")] {
-        let slave = way.slave(three(json!({"silent": {"2": -1}, "late": {"3": 0.15}})));
+        let slave = way.slave(three(json!({"silent": {"2": -1}, "late": {"3": 0.45}})));
         let toml =
-            format!("{}{}", way.toml, devices(3, &format!("every = '50ms'\ntimeout = '100ms'\n{more}")));
+            format!("{}{}", way.toml, devices(3, &format!("every = '50ms'\ntimeout = '300ms'\n{more}")));
         let (config, context) = (config(&toml), context(&Ports::default()));
         let mut source = Modbus::open(&config, &context).await.unwrap();
         let found = rounds(&mut source, 60).await;
@@ -374,12 +374,12 @@ async fn a_silent_device_and_one_that_answers_late_take_nothing_from_the_third_a
 async fn a_late_answer_of_a_device_is_not_taken_for_its_own_next_register() {
     let way = serial();
     // It is late by more than the timeout and by less than two: where it is asked again, the first answer comes then.
-    let _slave = way.slave(three(json!({"late": {"1": 0.16}})));
-    let toml = format!("{}{}", way.toml, devices(1, "every = '30ms'\ntimeout = '100ms'\nretries = 3"));
+    let _slave = way.slave(three(json!({"late": {"1": 0.45}})));
+    let toml = format!("{}{}", way.toml, devices(1, "every = '30ms'\ntimeout = '300ms'\nretries = 3"));
     let (config, context) = (config(&toml), context(&Ports::default()));
     let mut source = Modbus::open(&config, &context).await.unwrap();
-    let found = rounds(&mut source, 12).await;
-    assert_eq!(found["meter-1"], 12);
+    let found = rounds(&mut source, 6).await;
+    assert_eq!(found["meter-1"], 6);
     assert!(refused(&context, Refusal::NoAnswer) > 0);
 }
 

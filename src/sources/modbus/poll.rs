@@ -71,7 +71,7 @@ enum Told {
 }
 
 /// For so many timeouts more an answer that is late is waited for, before something is asked whose answer looks like it.
-const LATEST: u32 = 2;
+const LATEST: u32 = 3;
 
 impl Poller {
     pub(super) async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
