@@ -79,7 +79,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::TooLong,
         Self::CutOff,
         Self::Checksum,
