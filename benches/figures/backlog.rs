@@ -34,5 +34,6 @@ pub(crate) fn window(number: usize, devices: usize) -> Message {
         era: None,
         ahead: None,
         told: None,
+        stale: None,
     }
 }

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[sources.NAME]`, each with its name; at least one.
     pub sources: Vec<(Arc<str>, sources::Config)>,
+    /// `stale_after` of the sources that have it: after so long a silence a series is told as stale.
+    pub stale_after: Vec<(Arc<str>, Duration)>,
     /// `[[filters]]`, in the order of the file.
     pub filters: Vec<filter::Config>,
     /// `[[windows]]`, in the order of the file, with different names.

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::mem;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
@@ -16,7 +17,7 @@ use super::table::Table;
 use super::tree::Node;
 use super::{Config, Gateway, Limits, Loaded, directories, parse, words};
 use crate::pattern::Pattern;
-use crate::{encode, filter, model, outbox, sources, uplink, window};
+use crate::{encode, filter, model, outbox, sources, units, uplink, window};
 
 /// The tables of a file.
 const TABLES: [&str; 9] =
@@ -75,6 +76,36 @@ struct GatewayKeys {
     runtime_dir: Option<PathBuf>,
 }
 
+/// What the house itself wants to know of a source, whatever its type.
+#[derive(Deserialize)]
+struct SourceKeys {
+    #[serde(default, deserialize_with = "some_duration")]
+    stale_after: Option<Duration>,
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    units::duration(deserializer).map(Some)
+}
+
+/// The shortest and the longest `stale_after`.
+const STALE_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+
+impl SourceKeys {
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let is_wrong = self.stale_after.is_some_and(|after| !STALE_AFTER.contains(&after));
+        let problem = ("stale_after", "`stale_after` must lie within 1s and 366 days".to_owned());
+        is_wrong.then_some(problem).into_iter().collect()
+    }
+}
+
+/// A source as it was read, with its table for what goes across sources.
+struct ReadSource<'f> {
+    name: Arc<str>,
+    config: sources::Config,
+    stale_after: Option<Duration>,
+    table: Table<'f>,
+}
+
 #[derive(Deserialize)]
 struct FilterKeys {
     #[serde(rename = "match")]
@@ -123,9 +154,12 @@ impl<'f> Reader<'f, '_> {
             let help = "write `id` in [gateway]; with `tls` it is the client certificate's common name";
             self.findings.absence(self.findings.end(), "the gateway has no name", Some(help.into()));
         }
+        let sources = sources?;
+        let stale = |source: &ReadSource<'f>| Some((source.name.clone(), source.stale_after?));
         Some(Config {
             gateway,
-            sources: sources?,
+            stale_after: sources.iter().filter_map(stale).collect(),
+            sources: sources.into_iter().map(|source| (source.name, source.config)).collect(),
             filters: filters?,
             windows: windows?,
             buffer: buffer?,
@@ -170,7 +204,7 @@ impl<'f> Reader<'f, '_> {
         Some(gateway)
     }
 
-    fn sources(&mut self) -> Option<Vec<(Arc<str>, sources::Config)>> {
+    fn sources(&mut self) -> Option<Vec<ReadSource<'f>>> {
         let help =
             || Some("write [sources.NAME], with a name of your choice, and the keys below it".to_owned());
         let Some(node) = self.root.remove("sources") else {
@@ -194,20 +228,20 @@ impl<'f> Reader<'f, '_> {
             }
             let source = self.source(name.get_ref(), node);
             sound &= source.is_some();
-            sources.extend(source.map(|(source, table)| (Arc::from(name.into_inner()), source, table)));
+            sources.extend(source);
         }
         self.clashes(&sources);
-        sound.then(|| sources.into_iter().map(|(name, source, _)| (name, source)).collect())
+        sound.then_some(sources)
     }
 
     /// Finds what two sources cannot both have.
-    fn clashes(&mut self, sources: &[(Arc<str>, sources::Config, Table<'f>)]) {
+    fn clashes(&mut self, sources: &[ReadSource<'f>]) {
         let findings = &mut self.findings;
-        for (index, (one_name, one, one_table)) in sources.iter().enumerate() {
-            for (other_name, other, other_table) in &sources[index + 1..] {
-                let (clash, differs) = (one.clash(other), one.differs(other));
+        for (index, one) in sources.iter().enumerate() {
+            for other in &sources[index + 1..] {
+                let (clash, differs) = (one.config.clash(&other.config), one.config.differs(&other.config));
                 let Some(key) = clash.or(differs) else { continue };
-                let mut places = [(one_name, one_table.span(key)), (other_name, other_table.span(key))];
+                let mut places = [(&one.name, one.table.span(key)), (&other.name, other.table.span(key))];
                 places.sort_by_key(|(_, span)| span.start);
                 let [(first, before), (second, span)] = places;
                 let line = findings.line(before.start);
@@ -224,15 +258,21 @@ impl<'f> Reader<'f, '_> {
         }
     }
 
-    fn source(&mut self, name: &str, node: Node<'f>) -> Option<(sources::Config, Table<'f>)> {
+    fn source(&mut self, name: &str, node: Node<'f>) -> Option<ReadSource<'f>> {
         let findings = &mut self.findings;
         let title = format!("[sources.{name}]");
-        let mut table = Table::new(title, node, &["type"], self.variable, findings)?;
-        let kind = table.kind(sources::Config::TYPES, findings)?;
-        let read = |rest| known(sources::Config::read(&kind, rest));
-        let config = table.read(findings, &read, &sources::Config::problems)?;
-        table.warn(config.absent(), findings);
-        Some((config, table))
+        let mut table = Table::new(title, node, &["type", "stale_after"], self.variable, findings)?;
+        let kind = table.kind(sources::Config::TYPES, findings);
+        let config = kind.and_then(|kind| {
+            let read = |rest| known(sources::Config::read(&kind, rest));
+            let config = table.read(findings, &read, &sources::Config::problems)?;
+            table.warn(config.absent(), findings);
+            Some(config)
+        });
+        let own =
+            table.read_own(findings, &|own| SourceKeys::deserialize(own), &|keys: &SourceKeys| keys.problems());
+        let (config, SourceKeys { stale_after }) = (config?, own?);
+        Some(ReadSource { name: name.into(), config, stale_after, table })
     }
 
     fn filter(&mut self, mut table: Table<'f>) -> Option<filter::Config> {

@@ -105,6 +105,28 @@ fn a_gateway_without_a_certificate_needs_a_name() {
 }
 
 #[test]
+fn any_source_may_say_after_how_long_a_silence_its_series_are_stale() {
+    let with = |key: &str| {
+        let text = format!("[sources.hall]\ntype = 'simulated'\n{key}\n[gateway]\nid = 'gw'\n\
+                            [uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n");
+        reader::read(Path::new("weir.toml"), text, &nothing).map(|loaded| loaded.config.stale_after)
+    };
+    assert_eq!(with("").unwrap(), []);
+    assert_eq!(with("stale_after = '5m'").unwrap(), [("hall".into(), std::time::Duration::from_secs(300))]);
+    for (wrong, told) in [
+        ("stale_after = '5'", "`5` is no duration"),
+        ("stale_after = '10ms'", "`stale_after` must lie within 1s and 366 days"),
+        ("stale_after = 5", "`stale_after` must be a text in quotes"),
+        ("stale_aftr = '5m'", "unknown key `stale_aftr`"),
+    ] {
+        let shown = with(wrong).unwrap_err().show(false);
+        assert!(shown.contains(told), "{wrong}: {shown}");
+    }
+    let shown = with("stale_aftr = '5m'").unwrap_err().show(false);
+    assert!(shown.contains("`stale_after`"), "{shown}");
+}
+
+#[test]
 fn two_sources_cannot_have_the_same_port() {
     let sources = "[sources.b]\ntype = 'coap_server'\nlisten = '127.0.0.1:5683'\n[sources.a]\ntype = 'coap_server'\n\
                    [sources.d]\ntype = 'serial'\nport = '/dev/null'\ndecode = { type = 'json' }\n\

@@ -51,6 +51,9 @@ impl Serialize for Wire<'_> {
             }
             Body::Values { time } => map.serialize_entry("time", &time.0)?,
         }
+        if let Some(stale) = message.stale {
+            map.serialize_entry("stale", &stale)?;
+        }
         if let Some(ahead) = message.ahead {
             map.serialize_entry("ahead", &ahead)?;
         }
@@ -181,6 +184,7 @@ mod tests {
             era: None,
             ahead: None,
             told: None,
+            stale: None,
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "gw-042", &message, &mut payload);
@@ -208,6 +212,7 @@ mod tests {
             era: None,
             ahead: None,
             told: None,
+            stale: None,
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "g", &message, &mut payload);
@@ -228,6 +233,31 @@ mod tests {
             text(payload)
                 .ends_with(r#""time":7,"ahead":1,"synced":false,"metrics":{"door":{"value":true}}}"#)
         );
+    }
+
+    #[test]
+    fn that_a_series_fell_silent_is_told_with_the_time_of_its_last_reading_and_without_a_value() {
+        let message = Message {
+            source: "line-1".into(),
+            device: "boiler".into(),
+            body: Body::Values { time: Timestamp(9) },
+            metrics: vec![Metric {
+                name: "temperature".into(),
+                unit: None,
+                fields: vec![(Metric::LAST.into(), Value::Int(9))],
+            }],
+            readings: 0,
+            synced: true,
+            era: None,
+            ahead: None,
+            told: None,
+            stale: Some(true),
+        };
+        let mut payload = Vec::new();
+        Format::Json.message(ID, "g", &message, &mut payload);
+        assert!(text(payload).ends_with(
+            r#""device":"boiler","time":9,"stale":true,"metrics":{"temperature":{"last":9}}}"#
+        ));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl FromStr for Id {
     }
 }
 
-/// One message for upstream: the summary of a window, or values that no window took.
+/// One message for upstream: the summary of a window, values that no window took, or that series fell silent.
 ///
 /// [`Message::to_bytes`] is the form in which the outbox keeps it. Fields are added with new numbers and only as
 /// options, so that a newer weir reads what an older one kept.
@@ -69,6 +69,10 @@ pub struct Message {
     /// Whether its loss was told upstream already: it was given up, and is sent again. `None` for no.
     #[n(8)]
     pub told: Option<bool>,
+    /// Whether it says that its metrics fell silent: each has the time of its last reading as [`Metric::LAST`], and the
+    /// body the greatest of them. `None` for no. A weir that knows nothing of it sends on a message without a value.
+    #[n(9)]
+    pub stale: Option<bool>,
 }
 
 /// What a message says of its time.
@@ -119,6 +123,9 @@ pub struct Metric {
 impl Metric {
     /// The field name of a value that is passed through.
     pub const VALUE: &'static str = "value";
+
+    /// The field name of the time of a last reading, in Unix milliseconds.
+    pub const LAST: &'static str = "last";
 }
 
 impl Message {
@@ -150,6 +157,14 @@ impl Message {
                 (*start, *end) = (start.moved(shift.by), end.moved(shift.by));
             }
             Body::Values { time } => *time = time.moved(shift.by),
+        }
+        for (name, value) in self.metrics.iter_mut().flat_map(|metric| &mut metric.fields) {
+            match value {
+                Value::Int(last) if self.stale.is_some() && name == Metric::LAST => {
+                    *last = last.saturating_add(shift.by);
+                }
+                _ => {}
+            }
         }
         (self.synced, self.era) = (true, None);
     }
@@ -195,6 +210,7 @@ mod tests {
             era: Some(Era(u64::MAX)),
             ahead: Some(2),
             told: Some(true),
+            stale: Some(true),
         };
         assert_eq!(Message::from_bytes(&message.to_bytes()).unwrap(), message);
         message.body = Body::Window {
@@ -228,10 +244,11 @@ mod tests {
             era: Some(Era(1)),
             ahead: Some(1),
             told: Some(true),
+            stale: Some(true),
         };
         let mut bytes = message.to_bytes();
-        assert_eq!(bytes[0], 0x89, "an array of nine");
-        bytes[0] = 0x8a;
+        assert_eq!(bytes[0], 0x8a, "an array of ten");
+        bytes[0] = 0x8b;
         bytes.push(0x18);
         bytes.push(0x2a);
         assert_eq!(Message::from_bytes(&bytes).unwrap(), message);
@@ -258,10 +275,11 @@ mod tests {
             era: Some(Era(7)),
             ahead: Some(1),
             told: None,
+            stale: Some(true),
         };
         let older: Older = minicbor::decode(&message.to_bytes()).unwrap();
         assert_eq!((older.readings, older.synced), (3, false));
-        (message.era, message.ahead) = (None, None);
+        (message.era, message.ahead, message.stale) = (None, None, None);
         assert_eq!(message.to_bytes()[0], 0x86, "what is not said takes no room");
     }
 
@@ -284,6 +302,7 @@ mod tests {
             era: Some(Era(7)),
             ahead: None,
             told: None,
+            stale: None,
         };
         let before = message.clone();
         message.shift(Shift { era: Era(8), by: 5 });
@@ -293,6 +312,14 @@ mod tests {
             assert_eq!(message.range(), (Timestamp(1_795_422_510_000), Timestamp(1_795_422_520_000)));
             assert!(message.synced);
         }
+        (message.era, message.synced) = (Some(Era(7)), false);
+        let last = |at| Metric { name: "t".into(), unit: None, fields: vec![(Metric::LAST.into(), Value::Int(at))] };
+        message.metrics = vec![last(9)];
+        message.shift(Shift { era: Era(7), by: 1 });
+        assert_eq!(message.metrics, [last(9)], "an aggregate is no time, whatever its name");
+        (message.era, message.stale) = (Some(Era(7)), Some(true));
+        message.shift(Shift { era: Era(7), by: 1 });
+        assert_eq!(message.metrics, [last(10)]);
         message.era = None;
         message.synced = false;
         let device_times = message.clone();

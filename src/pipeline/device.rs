@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::passing::Passed;
 use super::series::{Rules, Terms};
+use super::staleness::Heard;
 use crate::filter::Chain;
 use crate::model::{Body, Era, Message, Reading, Stamp, Timestamp};
 use crate::window::{self, Group, Owner, Taken};
@@ -14,7 +15,7 @@ use crate::window::{self, Group, Owner, Taken};
 pub(super) struct Device {
     pub(super) name: Box<str>,
     /// A few as a rule, which are found sooner by their order than by a hash.
-    series: BTreeMap<Box<str>, Series>,
+    pub(super) series: BTreeMap<Box<str>, Series>,
     pub(super) groups: Vec<Windows>,
     /// The greatest device time seen.
     pub(super) watermark: Option<Timestamp>,
@@ -22,6 +23,8 @@ pub(super) struct Device {
     pub(super) heard: Duration,
     /// Windows that start earlier may have been sent already; see [`super::series::Source`].
     back_since: Timestamp,
+    /// `stale_after` of its source.
+    pub(super) stale_after: Option<Duration>,
 }
 
 /// A device's windows under one entry, in one kind of time.
@@ -44,20 +47,28 @@ pub(super) enum Told {
 }
 
 #[derive(Debug)]
-struct Series {
+pub(super) struct Series {
     chain: Chain,
     /// The `[[windows]]` entry that takes it.
     entry: Option<usize>,
     /// Its group and column in its device, by [`Told`], once it had a reading of that kind.
     places: [Option<(usize, usize)>; 2],
+    /// Its last reading, where its source has `stale_after`.
+    pub(super) heard: Option<Heard>,
 }
 
 impl Device {
     /// One without series, of a source that has been back since then, where it was gone.
-    pub(super) fn new(name: &str, back_since: Option<Timestamp>) -> Self {
-        let (series, groups) = (BTreeMap::new(), Vec::new());
-        let back_since = back_since.unwrap_or(Timestamp(i64::MIN));
-        Self { name: name.into(), series, groups, watermark: None, heard: Duration::ZERO, back_since }
+    pub(super) fn new(name: &str, back_since: Option<Timestamp>, stale_after: Option<Duration>) -> Self {
+        Self {
+            name: name.into(),
+            series: BTreeMap::new(),
+            groups: Vec::new(),
+            watermark: None,
+            heard: Duration::ZERO,
+            back_since: back_since.unwrap_or(Timestamp(i64::MIN)),
+            stale_after,
+        }
     }
 
     /// How many series it has.
@@ -83,7 +94,7 @@ impl Device {
             self.watermark = Some(time);
             self.close_passed(source, time, arrival.synced, terms, messages);
         }
-        let Self { name, series, groups, watermark, .. } = self;
+        let Self { name, series, groups, watermark, stale_after, .. } = self;
         let known = match series.get_mut(reading.metric) {
             Some(known) => known,
             None => {
@@ -91,10 +102,15 @@ impl Device {
                     return None;
                 }
                 terms.admit();
-                let compiled = Series::compile(&terms.rules, reading);
+                let compiled = Series::compile(&terms.rules, reading.device, reading.metric);
                 series.entry(reading.metric.into()).or_insert(compiled)
             }
         };
+        if let Some(after) = *stale_after {
+            // Whatever the filters make of it: the sensor is alive.
+            known.heard = Some(Heard::now(arrival, passed));
+            terms.stale.look_by(arrival.monotonic, after);
+        }
         if !known.chain.passes(&reading.value) {
             terms.stats.held_back.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -303,12 +319,12 @@ impl Windows {
 }
 
 impl Series {
-    fn compile(rules: &Rules, reading: &Reading<'_>) -> Self {
-        let (device, metric) = (reading.device, reading.metric);
+    pub(super) fn compile(rules: &Rules, device: &str, metric: &str) -> Self {
         Self {
             chain: Chain::of(&rules.filters, device, metric),
             entry: rules.windows.iter().position(|window| window.pattern.matches(device, metric)),
             places: [None; 2],
+            heard: None,
         }
     }
 }

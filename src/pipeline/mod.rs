@@ -21,6 +21,7 @@ mod passing;
 pub mod process;
 mod saved;
 pub mod series;
+mod staleness;
 mod stats;
 pub mod stop;
 pub mod trouble;
@@ -185,6 +186,7 @@ fn rules(config: &Config) -> Rules {
         max_ahead: config.clock.max_ahead,
         filters: config.filters.clone(),
         windows: config.windows.clone(),
+        stale_after: config.stale_after.clone(),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::model::{Body, Era, Message, Metric, Reading, Timestamp};
 
 /// The most metrics in one message of values: a frame that has more goes as several.
-const TOGETHER_MAX: usize = 256;
+pub(super) const TOGETHER_MAX: usize = 256;
 
 /// The time of a reading that passes through.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,7 @@ impl Passing {
             era,
             ahead: None,
             told: None,
+            stale: None,
         });
         message.readings += 1;
         if ahead {

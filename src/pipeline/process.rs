@@ -113,7 +113,8 @@ mod tests {
         let clock = Clock::injected(Timestamp(0), true);
         let Opened { outbox, .. } = Outbox::open(&outbox::Config::default(), dir.path(), clock.clone());
         let max_ahead = Duration::from_secs(600);
-        let rules = Rules { filters: Vec::new(), windows: Vec::new(), max_series: 10, max_ahead };
+        let (filters, windows, stale_after) = (Vec::new(), Vec::new(), Vec::new());
+        let rules = Rules { filters, windows, max_series: 10, max_ahead, stale_after };
         let table = SeriesTable::new(rules, clock.now(), clock.era(), Arc::default());
         let (inlet, to_do) = channel(Progress::default());
 

@@ -4,11 +4,15 @@
 //! a device has told the time of goes on in the same boot or with a trusted clock. What was cut by arrival goes on where
 //! the times of arrival do: by a trusted clock that has not gone back, or in the same era. And a window goes on only if
 //! the file still has it, and cuts it alike.
+//!
+//! With them is saved which series are waited for, as their sources have `stale_after`: a sensor that dies while weir is
+//! updated is told as well.
 
 use minicbor::{Decode, Encode};
 
 use super::device::{Told, Windows};
 use super::series::{SeriesTable, Source};
+use super::staleness::SavedHeard;
 use crate::model::{Body, Era, Message, Stamp, Timestamp};
 use crate::window::{Group, Owner, Sent};
 
@@ -28,6 +32,9 @@ struct Saved<G> {
     /// What was sent by arrival, should time go back.
     #[n(4)]
     sent: Option<Sent>,
+    /// The series that are waited for.
+    #[n(5)]
+    heard: Option<Vec<SavedHeard>>,
 }
 
 #[derive(Encode, Decode)]
@@ -55,7 +62,8 @@ impl SeriesTable {
     pub fn save(&self, boot: Option<&str>) -> Option<Vec<u8>> {
         let groups = self.saved_groups(|group| !group.is_idle());
         let sent = self.sent();
-        (!groups.is_empty() || !sent.is_empty()).then(|| self.saved(boot, groups, Some(sent)))
+        let is_empty = groups.is_empty() && sent.is_empty() && self.saved_heard().is_none();
+        (!is_empty).then(|| self.saved(boot, groups, Some(sent)))
     }
 
     /// What was sent by arrival, of all series.
@@ -80,7 +88,8 @@ impl SeriesTable {
 
     fn saved(&self, boot: Option<&str>, groups: Vec<SavedGroup<&Group>>, sent: Option<Sent>) -> Vec<u8> {
         let (boot, era) = (boot.map(str::to_owned), self.terms.era(Told::ByArrival));
-        let saved = Saved { boot, groups, era, at: Some(self.terms.line.last().wall), sent };
+        let (at, heard) = (Some(self.terms.line.last().wall), self.saved_heard());
+        let saved = Saved { boot, groups, era, at, sent, heard };
         let mut bytes = Vec::new();
         let written = minicbor::encode(saved, &mut bytes);
         debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
@@ -133,6 +142,7 @@ impl SeriesTable {
                 messages.extend(group.otherwise);
             }
         }
+        self.wait_again(saved.heard, now);
         Ok(())
     }
 
@@ -149,6 +159,7 @@ impl SeriesTable {
                 messages.extend(group.otherwise);
             }
         }
+        self.wait_again(saved.heard, now);
         Ok(())
     }
 
@@ -170,7 +181,7 @@ impl SeriesTable {
         if !saved.group.fits(shape) || !saved.otherwise.iter().all(cut_alike) {
             return Some(saved);
         }
-        let source = Source::of(sources, &saved.source);
+        let source = Source::of(sources, &saved.source, &terms.rules);
         let windows = Windows { entry, told: saved.told, group: saved.group };
         let deadline = windows.deadline(shape, now.monotonic, now);
         let Some(place) = source.place(&saved.device, terms) else {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::device::{Device, Told};
 use super::line::{Course, Line};
 use super::passing::Passing;
+use super::staleness::Watch;
 use crate::filter;
 use crate::model::{Era, Message, Readings, Stamp, Timestamp};
 use crate::tally::Tally;
@@ -36,6 +37,8 @@ pub struct Stats {
     pub too_many_series: Tally,
     /// Device times replaced by arrival as they lay too far ahead.
     pub ahead: Tally,
+    /// Times that a series fell silent, and was told so.
+    pub stale: Tally,
     /// Readings that filters held back.
     pub held_back: AtomicU64,
     /// Times that the clock went otherwise than it should: trust came, or it was set.
@@ -53,6 +56,8 @@ pub struct Rules {
     pub max_series: usize,
     /// `[clock] max_ahead`.
     pub max_ahead: Duration,
+    /// The sources that have `stale_after`.
+    pub stale_after: Vec<(Arc<str>, Duration)>,
 }
 
 /// All series of all sources.
@@ -75,6 +80,8 @@ pub(super) struct Terms {
     pub(super) sent_before: Sent,
     /// No window is due before this monotonic time.
     wake_at: Option<Duration>,
+    /// When to look for series that fell silent.
+    pub(super) stale: Watch,
     known: usize,
     /// Sources that were taken out of the file, of which one may come back.
     gone: Vec<Arc<str>>,
@@ -88,6 +95,8 @@ pub(super) struct Source {
     pub(super) devices: Vec<Device>,
     /// When it came back, where it was gone: what it sent before is forgotten, and may be sent again.
     back_since: Option<Timestamp>,
+    /// How long a series may be silent.
+    pub(super) stale_after: Option<Duration>,
 }
 
 /// How many sources that are gone are remembered.
@@ -106,6 +115,7 @@ impl SeriesTable {
             era,
             sent_before,
             wake_at: None,
+            stale: Watch::default(),
             known: 0,
             gone: Vec::new(),
             stats,
@@ -151,7 +161,7 @@ impl SeriesTable {
         let arrival = self.come_to(readings.arrival, messages);
         self.close_by(arrival, messages);
         let Self { sources, terms } = self;
-        let source = Source::of(sources, source);
+        let source = Source::of(sources, source, &terms.rules);
         if source.devices.is_empty() && terms.gone.contains(&source.name) {
             source.back_since = Some(arrival.wall);
         }
@@ -177,10 +187,11 @@ impl SeriesTable {
         terms.stats.messages.fetch_add((messages.len() - before) as u64, Ordering::Relaxed);
     }
 
-    /// When [`SeriesTable::close_due`] has to be called next, in monotonic time; `None` while no window is open.
+    /// When [`SeriesTable::close_due`] has to be called next, in monotonic time; `None` while no window is open and no
+    /// silence is waited for.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        self.terms.wake_at
+        [self.terms.wake_at, self.terms.stale.at()].into_iter().flatten().min()
     }
 
     /// Closes every open window, whether it is over or not.
@@ -190,12 +201,14 @@ impl SeriesTable {
         sources.iter_mut().for_each(|source| source.close_all(terms, messages));
     }
 
-    /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence.
+    /// Closes the windows that `now` ends: those stamped at arrival by the clock, the others by their silence. Then
+    /// tells which series have been silent for too long. To be called while nothing waits to be taken.
     pub fn close_due(&mut self, now: Stamp, messages: &mut Vec<Message>) {
         if self.terms.is_due(now) {
             let now = self.come_to(now, messages);
             self.close_by(now, messages);
         }
+        self.tell_stale(now, messages);
     }
 
     /// What the time is on the line of arrival times at this look at the clock. Where the line breaks, what is open by
@@ -300,12 +313,14 @@ impl Terms {
 
 impl Source {
     /// The one of that name, a new one where there is none yet. The file bounds how many there can be.
-    pub(super) fn of<'s>(sources: &'s mut Vec<Self>, name: &str) -> &'s mut Self {
+    pub(super) fn of<'s>(sources: &'s mut Vec<Self>, name: &str, rules: &Rules) -> &'s mut Self {
         let known = sources.iter().position(|source| *source.name == *name);
         let place = known.unwrap_or(sources.len());
         if known.is_none() {
             let (places, devices) = (HashMap::new(), Vec::new());
-            sources.push(Self { name: name.into(), places, devices, back_since: None });
+            let watched = rules.stale_after.iter().find(|(source, _)| **source == *name);
+            let stale_after = watched.map(|(_, after)| *after);
+            sources.push(Self { name: name.into(), places, devices, back_since: None, stale_after });
         }
         &mut sources[place]
     }
@@ -328,7 +343,7 @@ impl Source {
         }
         let place = self.devices.len();
         self.places.insert(device.into(), place);
-        self.devices.push(Device::new(device, self.back_since));
+        self.devices.push(Device::new(device, self.back_since, self.stale_after));
         Some(place)
     }
 }

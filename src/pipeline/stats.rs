@@ -38,6 +38,7 @@ pub(super) fn log(process: &series::Stats, outbox: &outbox::Stats, forward: &for
         too_many_series = process.too_many_series.get(),
         time_ahead = process.ahead.get(),
         clock_steps = get(&process.clock_steps),
+        fell_silent = process.stale.get(),
         series = get(&process.series),
         messages = get(&process.messages),
         "processed in this run"

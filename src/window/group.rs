@@ -204,6 +204,14 @@ impl Group {
         self.sent.has(start) || self.open.iter().any(|open| open.start == start)
     }
 
+    /// Whether a window is open that has readings of `metric`.
+    #[must_use]
+    pub fn holds(&self, metric: &str) -> bool {
+        let column = self.columns.iter().position(|column| &*column.metric == metric);
+        let cells = |column| self.open.iter().filter_map(move |open| open.cells.get(column));
+        column.is_some_and(|column| cells(column).any(|cell| cell.readings > 0))
+    }
+
     /// The end of the last window that was sent and over by `now`, about.
     #[must_use]
     pub fn last_end(&self, now: Timestamp) -> Option<Timestamp> {
@@ -367,5 +375,6 @@ fn summary(
         era: if open.synced { None } else { owner.era },
         ahead: (ahead > 0).then_some(ahead),
         told: None,
+        stale: None,
     })
 }

@@ -33,6 +33,7 @@ fn message(number: u64, padding: usize) -> Message {
         era: None,
         ahead: None,
         told: None,
+        stale: None,
     }
 }
 

@@ -1,3 +1,4 @@
+mod silence;
 mod steps;
 
 use proptest::prelude::*;
@@ -18,7 +19,8 @@ fn window(glob: &str, toml: &str) -> window::Config {
 }
 
 fn rules(windows: Vec<window::Config>) -> Rules {
-    Rules { filters: Vec::new(), windows, max_series: 100, max_ahead: Duration::from_secs(600) }
+    let (filters, stale_after) = (Vec::new(), Vec::new());
+    Rules { filters, windows, max_series: 100, max_ahead: Duration::from_secs(600), stale_after }
 }
 
 fn ten_seconds() -> Rules {

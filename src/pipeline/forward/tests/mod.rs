@@ -145,6 +145,7 @@ fn message(device: &str) -> Message {
         era: None,
         ahead: None,
         told: None,
+        stale: None,
     }
 }
 
