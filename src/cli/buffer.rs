@@ -74,9 +74,10 @@ pub(super) fn buffer(arguments: &Configured, what: Buffer) -> ExitCode {
         Question::BufferPurge => format!("purged: {line}\n"),
         Question::SendAgain { .. } => format!("put back into the queue: {line}\n"),
         Question::ForgetDeadLetters { .. } => format!("forgotten: {line}\n"),
-        Question::BufferMessages { .. } | Question::DeadLetters | Question::DeadLetterPayloads { .. } => {
-            format!("{line}\n")
-        }
+        Question::BufferMessages { .. }
+        | Question::DeadLetters
+        | Question::DeadLetterPayloads { .. }
+        | Question::Tap { .. } => format!("{line}\n"),
     };
     let runtime_dir = match config::runtime_dir(&arguments.config) {
         Ok(runtime_dir) => runtime_dir,
@@ -100,7 +101,7 @@ pub(super) fn buffer(arguments: &Configured, what: Buffer) -> ExitCode {
 }
 
 /// What went wrong, and what can be done.
-fn advise(error: &Unanswered) -> String {
+pub(super) fn advise(error: &Unanswered) -> String {
     let help = match error {
         Unanswered::Nobody { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
             ": ask as root, as the user weir, or as a member of its group"

@@ -8,6 +8,7 @@ mod check;
 mod init;
 mod run;
 mod service;
+mod tap;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -50,6 +51,15 @@ enum Command {
         #[command(subcommand)]
         what: buffer::Buffer,
     },
+    /// Show what a source reads and what becomes of it, until Ctrl-C: by the weir that runs, or else by opening the source
+    #[command(after_help = EXIT_CODES)]
+    Tap {
+        #[command(flatten)]
+        arguments: Configured,
+        /// The source's name: `boiler` for [sources.boiler]
+        #[arg(value_name = "NAME")]
+        source: String,
+    },
     /// Print a configuration to start with
     #[command(after_help = EXIT_CODES)]
     Init,
@@ -70,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Buffer { arguments, what } => buffer::buffer(&arguments, what),
+        Command::Tap { arguments, source } => tap::tap(&arguments, source),
         Command::Init => init::init(),
     }
 }

@@ -95,6 +95,13 @@ impl Clock {
         Self::build(Wall::System, config.trust == Trust::Rtc, boot, latch)
     }
 
+    /// The machine's clock for somebody who only shows what time it is: whoever has set it is believed, and nothing is
+    /// noted.
+    #[must_use]
+    pub fn for_show() -> Self {
+        Self::build(Wall::System, true, None, None)
+    }
+
     /// A clock of a boot of its own that starts at `wall` and moves with tokio's, so that a test which pauses tokio's
     /// time rules both. See also [`Clock::set`] and [`Clock::trust`].
     #[must_use]

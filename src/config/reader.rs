@@ -269,8 +269,8 @@ impl<'f> Reader<'f, '_> {
             table.warn(config.absent(), findings);
             Some(config)
         });
-        let own =
-            table.read_own(findings, &|own| SourceKeys::deserialize(own), &|keys: &SourceKeys| keys.problems());
+        let own = table
+            .read_own(findings, &|own| SourceKeys::deserialize(own), &|keys: &SourceKeys| keys.problems());
         let (config, SourceKeys { stale_after }) = (config?, own?);
         Some(ReadSource { name: name.into(), config, stale_after, table })
     }

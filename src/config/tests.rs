@@ -107,8 +107,10 @@ fn a_gateway_without_a_certificate_needs_a_name() {
 #[test]
 fn any_source_may_say_after_how_long_a_silence_its_series_are_stale() {
     let with = |key: &str| {
-        let text = format!("[sources.hall]\ntype = 'simulated'\n{key}\n[gateway]\nid = 'gw'\n\
-                            [uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n");
+        let text = format!(
+            "[sources.hall]\ntype = 'simulated'\n{key}\n[gateway]\nid = 'gw'\n\
+                            [uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n"
+        );
         reader::read(Path::new("weir.toml"), text, &nothing).map(|loaded| loaded.config.stale_after)
     };
     assert_eq!(with("").unwrap(), []);

@@ -255,9 +255,11 @@ mod tests {
         };
         let mut payload = Vec::new();
         Format::Json.message(ID, "g", &message, &mut payload);
-        assert!(text(payload).ends_with(
-            r#""device":"boiler","time":9,"stale":true,"metrics":{"temperature":{"last":9}}}"#
-        ));
+        assert!(
+            text(payload).ends_with(
+                r#""device":"boiler","time":9,"stale":true,"metrics":{"temperature":{"last":9}}}"#
+            )
+        );
     }
 
     #[test]

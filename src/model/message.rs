@@ -313,7 +313,8 @@ mod tests {
             assert!(message.synced);
         }
         (message.era, message.synced) = (Some(Era(7)), false);
-        let last = |at| Metric { name: "t".into(), unit: None, fields: vec![(Metric::LAST.into(), Value::Int(at))] };
+        let last =
+            |at| Metric { name: "t".into(), unit: None, fields: vec![(Metric::LAST.into(), Value::Int(at))] };
         message.metrics = vec![last(9)];
         message.shift(Shift { era: Era(7), by: 1 });
         assert_eq!(message.metrics, [last(9)], "an aggregate is no time, whatever its name");

@@ -4,9 +4,13 @@
 //! JSON goes in, lines come out. Each begins with the letter that says what it is: `+` and a line of the answer, `-` and
 //! why there is none, `.` for its end, so that an answer that was cut off is not taken for a whole one.
 //!
-//! Bounds: [`ASKERS_MAX`] connections at once (another waits), [`QUESTION_MAX`] bytes, [`PATIENCE`] for the question and
-//! for whoever does not read the answer. What is asked is answered by `pipeline`; here nothing is known of the stages.
+//! Bounds: [`HEARD_MAX`] connections that have not asked yet (one more, and the oldest is let go of), [`ASKERS_MAX`]
+//! that are answered at once and [`WAITING_MAX`] that wait for it, [`TAPS_MAX`] that look on (another is refused),
+//! [`QUESTION_MAX`] bytes, and [`PATIENCE`] for the question and for whoever does not read the answer. So neither those
+//! who ask nothing nor those who look on keep others from an answer. What is asked is answered by `pipeline`; here nothing
+//! is known of the stages.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -17,19 +21,28 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 /// The socket's name in the runtime directory.
 const NAME: &str = "control.sock";
-/// Connections that are served at once.
+/// Connections whose question is still to come.
+const HEARD_MAX: usize = 16;
+/// Questions that are answered at once.
 const ASKERS_MAX: usize = 4;
+/// Questions that wait for their turn.
+const WAITING_MAX: usize = 16;
+/// Those who look on at once.
+const TAPS_MAX: usize = 4;
 /// The longest question, in bytes.
 const QUESTION_MAX: u64 = 64 << 10;
 /// How long a question may take to come, and a line of the answer to go.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long who looks on may stop reading, to look at a line more closely. What comes meanwhile is lost to him.
+const PATIENCE_WITH_TAPS: Duration = Duration::from_secs(600);
 /// Lines of an answer that wait to be written.
 const LINES: usize = 16;
 
@@ -62,6 +75,11 @@ pub enum Question {
     ForgetDeadLetters {
         /// Which; all without it.
         ids: Option<Vec<String>>,
+    },
+    /// What a source reads and what comes of it, an event a line, until the asker goes away or the source does.
+    Tap {
+        /// Its name.
+        source: String,
     },
 }
 
@@ -138,44 +156,114 @@ impl Control {
     pub async fn serve<A, F>(self, answer: A)
     where
         A: Fn(Question, Reply) -> F + Clone + Send + 'static,
-        F: Future<Output = ()> + Send,
+        F: Future<Output = ()> + Send + 'static,
     {
-        let served = Arc::new(Semaphore::new(ASKERS_MAX));
-        let mut serving = JoinSet::new();
+        let (mut hearing, mut serving, places) = (Hearing::default(), JoinSet::new(), Places::default());
         loop {
-            let Ok(place) = Arc::clone(&served).acquire_owned().await else { return };
             while serving.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let answer = answer.clone();
-                    serving.spawn(async move {
-                        serve_one(stream, answer).await;
-                        drop(place);
-                    });
+            tokio::select! {
+                accepted = self.listener.accept(), if serving.len() < ASKERS_MAX + TAPS_MAX + WAITING_MAX => {
+                    match accepted {
+                        Ok((stream, _)) => hearing.add(stream),
+                        Err(error) => {
+                            // For want of files, say: whoever asked may ask again.
+                            tracing::warn!(%error, "a question on the control socket could not be heard");
+                            tokio::time::sleep(PATIENCE).await;
+                        }
+                    }
                 }
-                Err(error) => {
-                    // For want of files, say: whoever asked may ask again.
-                    tracing::warn!(%error, "a question on the control socket could not be heard");
-                    tokio::time::sleep(PATIENCE).await;
+                Some(asked) = hearing.next() => {
+                    serving.spawn(serve_one(asked, places.clone(), answer.clone()));
                 }
+                Some(_) = serving.join_next() => {}
             }
         }
     }
 }
 
-async fn serve_one<A, F>(stream: UnixStream, answer: A)
+/// A question, or why it is none, and its connection.
+type Asked = (Result<Question, String>, OwnedReadHalf, OwnedWriteHalf);
+
+/// Connections whose question is still to come.
+#[derive(Default)]
+struct Hearing {
+    heard: JoinSet<Option<Asked>>,
+    in_order: VecDeque<AbortHandle>,
+}
+
+impl Hearing {
+    /// Listens to one more; where that are too many, to the oldest no longer.
+    fn add(&mut self, stream: UnixStream) {
+        self.in_order.retain(|one| !one.is_finished());
+        if self.in_order.len() >= HEARD_MAX {
+            let _ = self.in_order.pop_front().map(|oldest| oldest.abort());
+        }
+        self.in_order.push_back(self.heard.spawn(async move {
+            let (mut reading, writing) = stream.into_split();
+            let question = timeout(PATIENCE, hear(&mut reading)).await.ok()?;
+            Some((question, reading, writing))
+        }));
+    }
+
+    /// The next who has asked; `None` where there is nobody to listen to. Cancel-safe.
+    async fn next(&mut self) -> Option<Asked> {
+        loop {
+            if let Ok(Some(asked)) = self.heard.join_next().await? {
+                return Some(asked);
+            }
+        }
+    }
+}
+
+/// Where answers are given.
+#[derive(Clone)]
+struct Places {
+    answers: Arc<Semaphore>,
+    taps: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { answers: places(ASKERS_MAX), taps: places(TAPS_MAX) }
+    }
+}
+
+async fn serve_one<A, F>((question, reading, writing): Asked, places: Places, answer: A)
 where
     A: Fn(Question, Reply) -> F,
     F: Future<Output = ()>,
 {
-    let (reading, writing) = stream.into_split();
     let (give, lines) = mpsc::channel(LINES);
     let reply = Reply(give);
-    let Ok(question) = timeout(PATIENCE, hear(reading)).await else { return };
+    let looks_on = matches!(question, Ok(Question::Tap { .. }));
+    if looks_on {
+        let Ok(_place) = places.taps.try_acquire() else {
+            let why = format!("{TAPS_MAX} others look on already: end one of those taps first");
+            tokio::join!(reply.refuse(&why), write(writing, lines, PATIENCE));
+            return;
+        };
+        if let Ok(question) = question {
+            let answering = answer(question, reply);
+            let answered = async move { tokio::join!(answering, write(writing, lines, PATIENCE_WITH_TAPS)) };
+            tokio::select! {
+                _ = answered => {}
+                () = gone(reading) => {}
+            }
+        }
+        return;
+    }
+    let Ok(_place) = places.answers.acquire().await else { return };
     match question {
-        Ok(question) => tokio::join!(answer(question, reply), write(writing, lines)),
-        Err(why) => tokio::join!(reply.refuse(&why), write(writing, lines)),
+        Ok(question) => tokio::join!(answer(question, reply), write(writing, lines, PATIENCE)),
+        Err(why) => tokio::join!(reply.refuse(&why), write(writing, lines, PATIENCE)),
     };
+}
+
+/// Waits until the other side has closed the connection. What it still says is passed over.
+async fn gone(mut reading: OwnedReadHalf) {
+    let mut said = [0; 64];
+    while reading.read(&mut said).await.is_ok_and(|length| length > 0) {}
 }
 
 impl Drop for Control {
@@ -195,10 +283,14 @@ async fn hear(reading: impl tokio::io::AsyncRead + Unpin) -> Result<Question, St
     })
 }
 
-/// Writes lines until there are no more, or nobody reads them.
-async fn write(mut writing: impl tokio::io::AsyncWrite + Unpin, mut lines: mpsc::Receiver<String>) {
+/// Writes lines until there are no more, or nobody reads them for as long as `patience`.
+async fn write(
+    mut writing: impl tokio::io::AsyncWrite + Unpin,
+    mut lines: mpsc::Receiver<String>,
+    patience: Duration,
+) {
     while let Some(line) = lines.recv().await {
-        match timeout(PATIENCE, writing.write_all(line.as_bytes())).await {
+        match timeout(patience, writing.write_all(line.as_bytes())).await {
             Ok(Ok(())) => {}
             _ => return,
         }
@@ -282,6 +374,10 @@ mod tests {
                     reply.end().await;
                 }
                 Question::BufferPurge => reply.refuse("not\ntoday").await,
+                Question::Tap { source } => {
+                    let _ = reply.line(&source).await;
+                    std::future::pending::<()>().await;
+                }
                 _ => {}
             }
         }));
@@ -328,6 +424,52 @@ mod tests {
         }
         let lines = collect(runtime.path(), &Question::BufferMessages { most: Some(1) }).await.unwrap();
         assert_eq!(lines, ["0"]);
+    }
+
+    #[tokio::test]
+    async fn forty_who_ask_nothing_keep_nobody_from_an_answer() {
+        let runtime = tempfile::tempdir().unwrap();
+        let _serving = serve(runtime.path());
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(UnixStream::connect(runtime.path().join(NAME)).await.unwrap());
+        }
+        let asked = collect(runtime.path(), &Question::BufferMessages { most: Some(1) });
+        assert_eq!(timeout(PATIENCE / 2, asked).await.unwrap().unwrap(), ["0"]);
+        // The first was let go of before its time, the last not.
+        let mut told = [0];
+        let first = timeout(PATIENCE / 2, silent[0].read(&mut told)).await;
+        assert_eq!(first.unwrap().unwrap(), 0);
+        assert!(silent[39].try_read(&mut told).is_err());
+    }
+
+    #[tokio::test]
+    async fn those_who_look_on_take_no_place_of_those_who_ask_and_give_theirs_back_when_they_go() {
+        let runtime = tempfile::tempdir().unwrap();
+        let _serving = serve(runtime.path());
+        let look_on = || async {
+            let mut stream = UnixStream::connect(runtime.path().join(NAME)).await.unwrap();
+            stream.write_all(b"{\"ask\":\"tap\",\"source\":\"line\"}\n").await.unwrap();
+            let mut lines = BufReader::new(stream).lines();
+            let line = lines.next_line().await.unwrap().unwrap();
+            (line, lines)
+        };
+        let mut looking = Vec::new();
+        for _ in 0..TAPS_MAX {
+            let (line, lines) = look_on().await;
+            assert_eq!(line, "+line");
+            looking.push(lines);
+        }
+        assert!(look_on().await.0.starts_with("-4 others look on already"));
+        let asked = collect(runtime.path(), &Question::BufferMessages { most: Some(1) });
+        assert_eq!(timeout(PATIENCE / 2, asked).await.unwrap().unwrap(), ["0"]);
+        looking.pop();
+        let again = async {
+            while look_on().await.0 != "+line" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, again).await.unwrap();
     }
 
     #[tokio::test]

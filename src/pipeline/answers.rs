@@ -1,4 +1,4 @@
-//! What the control socket is answered: the buffer's side of it.
+//! What the control socket is answered: what is in the buffer, and what the sources read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::forward;
+use super::intake::Taps;
+use super::tap::no_source;
 use crate::clock::Clock;
 use crate::encode::Format;
 use crate::model::Id;
@@ -25,6 +27,7 @@ pub(super) struct Answers {
     /// The gateway's name; `None` while neither the file nor a certificate tells it.
     pub(super) gateway: Option<Arc<str>>,
     pub(super) buffer: outbox::Config,
+    pub(super) taps: Taps,
     pub(super) clock: Clock,
     pub(super) forward: Arc<forward::Stats>,
 }
@@ -69,6 +72,7 @@ impl Answers {
                 }
                 Err(why) => return reply.refuse(&why).await,
             },
+            Question::Tap { source } => return self.tap(&source, reply).await,
         };
         if answered.is_ok() {
             reply.end().await;
@@ -157,6 +161,23 @@ impl Answers {
             {
                 reply.line(&line(letter)).await?;
             }
+        }
+    }
+
+    /// What to look at where nothing comes in, and then all that happens at a source, until one of both is gone.
+    async fn tap(&self, source: &str, reply: Reply) {
+        let (mut watcher, where_to_look) = match self.taps.watch(source, &self.clock) {
+            Ok(watched) => watched,
+            Err(names) => return reply.refuse(&no_source(source, &names)).await,
+        };
+        let mut going_on = reply.line(where_to_look).await;
+        while going_on.is_ok() {
+            let Some(event) = watcher.next().await else {
+                return reply.refuse("the source is in the configuration no longer").await;
+            };
+            // Nothing in it is what JSON could not hold.
+            let line = serde_json::to_string(&event).unwrap_or_default();
+            going_on = reply.line(&line).await;
         }
     }
 

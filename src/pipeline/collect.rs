@@ -48,6 +48,7 @@ pub(super) async fn run<S: Source>(
             Err(error) => error,
         };
         let text = error.to_string();
+        context.tap().failed(&text);
         if trouble.again(&text, context.clock.monotonic()) {
             tracing::warn!(source = &*context.name, "{text} (trying again within {})", units::show(CAP));
         }
@@ -68,6 +69,7 @@ async fn read<S: Source>(
     backoff: &mut Backoff,
     trouble: &mut Trouble,
 ) -> Option<SourceError> {
+    context.tap().opened();
     let (told, down) = (trouble.was_told(), trouble.over(context.clock.monotonic()));
     match down.map(units::show) {
         Some(down) if told => tracing::info!(source = &*context.name, "open again after {down}"),

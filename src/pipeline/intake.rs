@@ -1,6 +1,6 @@
 //! The sources that are read now, each by a task of its own, and what becomes of them when the file changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
@@ -13,7 +13,8 @@ use super::{collect, stats};
 use crate::clock::Clock;
 use crate::sources::coap::Memory;
 use crate::sources::modbus::Ports;
-use crate::sources::{self, AnySource, Config, Context};
+use crate::sources::tap::Watcher;
+use crate::sources::{self, AnySource, Config, Context, Tap};
 
 /// All that is read. Dropped, nothing is.
 pub(super) struct Intake {
@@ -21,7 +22,33 @@ pub(super) struct Intake {
     clock: Clock,
     memories: Memories,
     ports: Ports,
+    taps: Taps,
     read: Vec<Read>,
+}
+
+/// The taps of the sources that are read, by their names. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Taps(Arc<Mutex<BTreeMap<Arc<str>, (Tap, &'static str)>>>);
+
+impl Taps {
+    /// Looks on at the source of that name; with it, what to look at where nothing comes in.
+    ///
+    /// # Errors
+    /// Where there is none, the names of those that there are.
+    pub(super) fn watch(
+        &self,
+        source: &str,
+        clock: &Clock,
+    ) -> Result<(Watcher, &'static str), Vec<Arc<str>>> {
+        let taps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = taps.get(source).map(|(tap, where_to_look)| (tap.watch(clock.clone()), *where_to_look));
+        found.ok_or_else(|| taps.keys().cloned().collect())
+    }
+
+    fn are_of(&self, read: &[Read]) {
+        let of = |read: &Read| (read.name.clone(), (read.stats.tap().clone(), read.config.where_to_look()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = read.iter().map(of).collect();
+    }
 }
 
 /// What each source remembers, by its name: for as long as the file has it, over runs that begin anew. Clones are one.
@@ -50,8 +77,8 @@ struct Read {
 
 impl Intake {
     /// Nothing yet. What is read will go into `inlet`.
-    pub(super) fn new(inlet: Inlet, clock: Clock, memories: Memories) -> Self {
-        Self { inlet, clock, memories, ports: Ports::default(), read: Vec::new() }
+    pub(super) fn new(inlet: Inlet, clock: Clock, memories: Memories, taps: Taps) -> Self {
+        Self { inlet, clock, memories, ports: Ports::default(), taps, read: Vec::new() }
     }
 
     /// Reads these sources from now on, and no others. One whose table is as it was goes on undisturbed; one whose
@@ -92,6 +119,7 @@ impl Intake {
             self.read.push(Read { name, config, stats, stopper, task });
             tried.push(waits);
         }
+        self.taps.are_of(&self.read);
         for waits in tried {
             // An error means that it ended before it could try, and so does not wait for anything either.
             let _ = waits.await;

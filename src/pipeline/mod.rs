@@ -24,6 +24,7 @@ pub mod series;
 mod staleness;
 mod stats;
 pub mod stop;
+pub mod tap;
 pub mod trouble;
 
 use std::path::Path;
@@ -43,7 +44,7 @@ use answers::Answers;
 pub use channel::Progress;
 use channel::{Inlet, channel};
 use forward::Forward;
-use intake::{Intake, Memories};
+use intake::{Intake, Memories, Taps};
 use process::Work;
 use series::{Rules, SeriesTable};
 use stop::{Stop, Stopper};
@@ -121,18 +122,20 @@ async fn run_once<U: Uplink>(
         "weir starts"
     );
 
+    let taps = Taps::default();
     let answers = Answers {
         outbox: outbox.clone(),
         format: config.format,
         gateway: uplink(&config).gateway().ok(),
         buffer: config.buffer.clone(),
+        taps: taps.clone(),
         clock: clock.clone(),
         forward: Arc::clone(&forward_stats),
     };
     let mut answering = answer(&config.gateway.runtime_dir, answers);
 
     let (inlet, to_do) = channel(lasting.progress.clone());
-    let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone());
+    let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone(), taps);
     let processing = tokio::spawn(process::run(to_do, table, outbox.clone(), clock.clone()));
     let (ways, mut next_way) = mpsc::channel(1);
     // One uplink after the other. It is no task of its own, as an uplink need not be `Send`.

@@ -200,14 +200,7 @@ impl Device {
 }
 
 /// Puts a series into the message of those that fell silent with it, whose times are told alike.
-fn add(
-    messages: &mut Vec<Message>,
-    first: usize,
-    source: &str,
-    device: &str,
-    metric: &str,
-    heard: &Heard,
-) {
+fn add(messages: &mut Vec<Message>, first: usize, source: &str, device: &str, metric: &str, heard: &Heard) {
     let metric = Metric {
         name: metric.into(),
         unit: None,

@@ -19,6 +19,7 @@ mod stats;
 mod stream;
 mod uart;
 pub mod tcp;
+pub mod tap;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::model::Readings;
 
 pub use allow::Network;
 pub use stats::{Refusal, Stats};
+pub use tap::Tap;
 
 /// What a source may need from the house.
 #[derive(Clone, Debug)]
@@ -44,6 +46,14 @@ pub struct Context {
     pub memory: coap::Memory,
     /// The lines on which several sources take turns.
     pub ports: modbus::Ports,
+}
+
+impl Context {
+    /// Whom a source tells its frames, and what came of them, where somebody looks on.
+    #[must_use]
+    pub fn tap(&self) -> &Tap {
+        self.stats.tap()
+    }
 }
 
 /// What one look at a source brought.
@@ -176,6 +186,21 @@ impl Config {
         match (self, other) {
             (Self::Modbus(one), Self::Modbus(other)) => one.differs(other),
             _ => None,
+        }
+    }
+
+    /// What to look at where nothing comes in.
+    #[must_use]
+    pub fn where_to_look(&self) -> &'static str {
+        match self {
+            Self::CoapServer(_) => {
+                "check that the devices send to this address and port, that `allow` has them, and the firewall"
+            }
+            Self::Serial(_) => {
+                "check the wiring (swapped A and B, or RX and TX, a missing ground), `baud` and `parity`, and that the device \
+                 sends by itself"
+            }
+            Self::Simulated(_) => "check `every`",
         }
     }
 

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::Tap;
 use crate::tally::Tally;
 use crate::units;
 
@@ -34,6 +35,8 @@ pub struct Stats {
     /// Rounds of asking that were left out because those before took too long.
     pub left_out: Tally,
     refused: [Tally; Refusal::ALL.len()],
+    /// For whoever looks on. It is here since it lasts as long as what is counted.
+    tap: Tap,
 }
 
 /// Why a source refused something.
@@ -127,8 +130,14 @@ impl Refusal {
 }
 
 impl Stats {
+    /// For whoever looks on.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
     /// Counts a refusal and logs it: the first, the tenth, the hundredth and so on, so that noise on a line cannot
-    /// flood the log. `what` says what was wrong, in plain words; it is only asked where it is logged.
+    /// flood the log. `what` says what was wrong, in plain words; it is only asked where it is logged, or where somebody
+    /// looks on.
     pub fn refuse<T: fmt::Display>(&self, source: &str, refusal: Refusal, what: impl FnOnce() -> T) {
         self.refuse_many(source, refusal, 1, what);
     }
@@ -141,8 +150,16 @@ impl Stats {
         more: u64,
         what: impl FnOnce() -> T,
     ) {
-        if let Some(count) = self.refused[refusal as usize].add(more) {
-            tracing::warn!(source, cause = refusal.name(), count, "refused input: {}", what());
+        let (count, is_watched) = (self.refused[refusal as usize].add(more), self.tap.is_watched());
+        if count.is_none() && !is_watched {
+            return;
+        }
+        let what = what().to_string();
+        if let Some(count) = count {
+            tracing::warn!(source, cause = refusal.name(), count, "refused input: {what}");
+        }
+        if is_watched {
+            self.tap.refused(refusal.name(), what);
         }
     }
 

@@ -62,8 +62,12 @@ impl Reader {
     /// Adds the readings of all frames that `bytes` complete on `stream`; gives how many frames these are.
     pub(super) fn read(&mut self, stream: &mut Stream, mut bytes: &[u8], out: &mut Readings) -> usize {
         let Context { name, stats, .. } = &self.context;
+        let (tap, is_watched) = (self.context.tap(), self.context.tap().is_watched());
         let before = out.len();
         let (mut frames, mut ignored) = (0, 0);
+        if is_watched {
+            tap.read(bytes);
+        }
         stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         while let Some(frame) = stream.framer.next(&mut bytes) {
             let frame = match frame {
@@ -81,8 +85,15 @@ impl Reader {
                 }
             };
             frames += 1;
+            if is_watched {
+                tap.received(None, frame);
+            }
+            let first = out.len();
             match self.decoder.decode(frame, &self.device, &mut stream.learnt, out) {
                 Ok(left_out) => {
+                    if is_watched {
+                        tap.decoded(out, first, left_out.ignored);
+                    }
                     if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
                         let frame = excerpt(frame);
                         tracing::info!(

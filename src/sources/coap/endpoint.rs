@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::super::allow;
 use super::super::decode::{self, Decoder, Learnt};
 use super::super::{Context, Network, Receipt, Refusal};
-use super::request::{PAYLOAD_MAX, Refused, Request};
+use super::request::{self, PAYLOAD_MAX, Refused, Request};
 use super::socket::Route;
 use crate::model::{NAME_MAX, Reading, Readings};
 
@@ -127,7 +127,15 @@ impl Endpoint {
         let digest = self.context.memory.open().digest(peer, datagram);
         let envelope = Envelope { route, confirmable, id, token: packet.get_token().to_vec() };
         self.copy(now, digest, envelope).unwrap_or_else(|envelope| {
-            match self.read(&packet, datagram.len(), out) {
+            let (first, is_watched) = (out.len(), self.context.tap().is_watched());
+            if is_watched {
+                self.context.tap().received(Some(request::line(&packet, peer)), &packet.payload);
+            }
+            let read = self.read(&packet, datagram.len(), out);
+            if is_watched {
+                self.context.tap().decoded(out, first, 0);
+            }
+            match read {
                 Ok(readings) => {
                     self.waiting.push_back(Waiting { envelope, digest, readings });
                     Reaction::Wait

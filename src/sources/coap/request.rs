@@ -1,4 +1,5 @@
 use std::collections::LinkedList;
+use std::net::SocketAddr;
 
 use coap_lite::{CoapOption, MessageClass, Packet, RequestType, ResponseType};
 
@@ -74,6 +75,20 @@ impl<'a> Request<'a> {
             (Some(_), Some(other)) => Err(unsupported(other, "text/plain (0)")),
         }
     }
+}
+
+/// A request as a person reads it: method, path and sender.
+pub(super) fn line(packet: &Packet, peer: SocketAddr) -> String {
+    let method = match packet.header.code {
+        MessageClass::Request(RequestType::Get) => "GET".to_owned(),
+        MessageClass::Request(RequestType::Post) => "POST".to_owned(),
+        MessageClass::Request(RequestType::Put) => "PUT".to_owned(),
+        MessageClass::Request(RequestType::Delete) => "DELETE".to_owned(),
+        _ => packet.header.get_code(),
+    };
+    let segments = packet.get_option(CoapOption::UriPath).into_iter().flatten();
+    let path: String = segments.map(|segment| format!("/{}", String::from_utf8_lossy(segment))).collect();
+    format!("{method} {path} from {}", peer.ip().to_canonical())
 }
 
 fn unsupported(format: u32, right: &str) -> Refused {

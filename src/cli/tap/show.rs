@@ -1,0 +1,244 @@
+//! Events of a source for a person at a cabinet.
+
+use std::fmt::Write;
+
+use crate::sources::tap::{Event, Frame, Told, What};
+
+/// Bytes of a frame in one line.
+const ACROSS: usize = 16;
+
+/// What the lines below a time begin with.
+const INDENT: &str = "              ";
+
+const RED: &str = "31";
+const GREEN: &str = "32";
+const DIM: &str = "2";
+
+/// Turns events into lines.
+pub(super) struct Show {
+    /// Whether a terminal shows them.
+    in_colour: bool,
+    where_to_look: String,
+}
+
+impl Show {
+    pub(super) fn new(in_colour: bool) -> Self {
+        Self { in_colour, where_to_look: String::new() }
+    }
+
+    /// The first lines. `where_to_look` is what to do where nothing comes in.
+    pub(super) fn begin(&mut self, source: &str, where_to_look: &str, by_daemon: bool) -> String {
+        where_to_look.clone_into(&mut self.where_to_look);
+        let how = if by_daemon {
+            "read by the weir that runs, which goes on as ever"
+        } else {
+            "no weir runs here: opened by this command, and nothing of it is kept or forwarded"
+        };
+        let source = clean(source);
+        format!("source {source}: {how}\n`<` came in, `>` went out; times are UTC; Ctrl-C ends it\n")
+    }
+
+    pub(super) fn event(&self, event: &Event) -> String {
+        let time = time(event.at);
+        let line = |colour, text: &str| format!("{}  {}\n", self.paint(DIM, &time), self.paint(colour, text));
+        match &event.what {
+            What::Open => line(GREEN, "open"),
+            What::Failed(why) => line(RED, &format!("{} (trying again)", clean(why))),
+            What::Received(frame) => self.frame(&time, '<', frame),
+            What::Sent(frame) => self.frame(&time, '>', frame),
+            What::Decoded { readings, count, ignored } => self.decoded(readings, *count, *ignored),
+            What::Refused { cause, why } => {
+                format!("{INDENT}{}\n", self.paint(RED, &format!("refused ({cause}): {}", clean(why))))
+            }
+            What::Quiet { seconds, bytes: 0, .. } => {
+                line(RED, &format!("nothing received for {seconds} s: {}", self.where_to_look))
+            }
+            What::Quiet { seconds, bytes, tail } => {
+                let said = format!(
+                    "{bytes} bytes came and no frame ended for {seconds} s: check `framing`, and that `baud` and `parity` \
+                     are the device's; the last bytes:"
+                );
+                line(RED, &said) + &self.lines(' ', tail)
+            }
+            What::Lost(count) => {
+                line(RED, &format!("{count} lines lost here: they came faster than they were read"))
+            }
+        }
+    }
+
+    fn frame(&self, time: &str, way: char, frame: &Frame) -> String {
+        let mut text = String::new();
+        let head = frame.head.as_deref().map(clean).unwrap_or_default();
+        let empty = if frame.length == 0 && head.is_empty() { "(empty)" } else { "" };
+        if !head.is_empty() || frame.bytes.is_empty() {
+            let _ = writeln!(text, "{}  {way} {head}{empty}", self.paint(DIM, time));
+            text += &self.lines(' ', &frame.bytes);
+        } else {
+            let lines = self.lines(way, &frame.bytes);
+            let _ = write!(text, "{}{}", self.paint(DIM, time), lines.get(time.len()..).unwrap_or_default());
+        }
+        if let Some(more) = frame.length.checked_sub(frame.bytes.len()).filter(|more| *more > 0) {
+            let _ = writeln!(text, "{INDENT}  … and {more} bytes more");
+        }
+        text
+    }
+
+    /// Bytes as hex, and as text where they are such.
+    fn lines(&self, way: char, bytes: &[u8]) -> String {
+        let mut text = String::new();
+        for (row, bytes) in bytes.chunks(ACROSS).enumerate() {
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let shown =
+                |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
+            let letters: String = bytes.iter().map(shown).collect();
+            let way = if row == 0 { way } else { ' ' };
+            let width = 3 * ACROSS - 1;
+            let _ = writeln!(text, "{INDENT}{way} {:width$}  |{letters}|", hex.join(" "));
+        }
+        text
+    }
+
+    fn decoded(&self, readings: &[Told], count: usize, ignored: u64) -> String {
+        let names: Vec<String> =
+            readings.iter().map(|told| clean(&format!("{}/{}", told.device, told.metric))).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let mut text = String::new();
+        for (told, name) in readings.iter().zip(names) {
+            let unit = told.unit.as_ref().map(|unit| format!(" {}", clean(unit))).unwrap_or_default();
+            let at = told.time.map(|at| format!("  at {}", date(at))).unwrap_or_default();
+            let reading = format!("{name:width$} = {}{unit}", clean(&told.value));
+            let _ = writeln!(text, "{INDENT}  {}{at}", self.paint(GREEN, &reading));
+        }
+        if count > readings.len() {
+            let _ = writeln!(text, "{INDENT}  … and {} readings more", count - readings.len());
+        }
+        if ignored > 0 {
+            let _ = writeln!(text, "{INDENT}  {ignored} fields are no readings: left out");
+        }
+        text
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.in_colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Without what would move a terminal's cursor, or do worse.
+fn clean(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '.' } else { letter }).collect()
+}
+
+const DAY: i64 = 86_400_000;
+
+/// The time of day.
+fn time(millis: i64) -> String {
+    let of_day = millis.rem_euclid(DAY);
+    let (seconds, millis) = (of_day / 1_000, of_day % 1_000);
+    format!("{:02}:{:02}:{:02}.{millis:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
+/// Date and time of day.
+fn date(millis: i64) -> String {
+    // Days since 0000-03-01, by eras of 400 years: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+    let days = millis.div_euclid(DAY) + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02} {}", time(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: i64 = 1_795_422_520_123;
+
+    fn frame(head: Option<&str>, bytes: &[u8], length: usize) -> Frame {
+        Frame { head: head.map(str::to_owned), bytes: bytes.to_vec(), length }
+    }
+
+    fn shown(what: What) -> String {
+        Show::new(false).event(&Event { at: AT, what })
+    }
+
+    fn told(metric: &str, value: &str) -> Told {
+        Told {
+            device: "boiler".into(),
+            metric: metric.into(),
+            value: value.into(),
+            unit: Some("Cel".into()),
+            time: None,
+        }
+    }
+
+    #[test]
+    fn a_frame_is_shown_as_hex_and_text_side_by_side() {
+        let long = frame(None, b"{\"t\":21.5}\r\x1b[2J!!!", 100);
+        assert_eq!(
+            shown(What::Received(long)),
+            "08:28:40.123  < 7b 22 74 22 3a 32 31 2e 35 7d 0d 1b 5b 32 4a 21  |{\"t\":21.5}..[2J!|\n\
+             \u{20}               21 21                                            |!!|\n\
+             \u{20}               … and 82 bytes more\n"
+        );
+        assert_eq!(
+            shown(What::Sent(frame(Some("GET /x"), &[1], 1))),
+            "08:28:40.123  > GET /x\n                01                                               |.|\n"
+        );
+        assert_eq!(shown(What::Received(frame(None, b"", 0))), "08:28:40.123  < (empty)\n");
+    }
+
+    #[test]
+    fn readings_are_aligned_and_what_would_play_with_the_terminal_is_taken_out() {
+        let mut late = told("p", "\"a\x1b[2Jb\"");
+        (late.time, late.unit) = (Some(AT), None);
+        let readings = vec![told("temperature", "21.5"), late];
+        assert_eq!(
+            shown(What::Decoded { readings, count: 70, ignored: 2 }),
+            "                boiler/temperature = 21.5 Cel\n\
+             \u{20}               boiler/p           = \"a.[2Jb\"  at 2026-11-23 08:28:40.123\n\
+             \u{20}               … and 68 readings more\n\
+             \u{20}               2 fields are no readings: left out\n"
+        );
+        let refused = What::Refused { cause: "undecodable".into(), why: "no\nJSON".into() };
+        assert_eq!(shown(refused), "              refused (undecodable): no.JSON\n");
+    }
+
+    #[test]
+    fn a_silence_says_what_to_look_at() {
+        let mut show = Show::new(false);
+        assert!(show.begin("line", "check the wiring", false).starts_with("source line: no weir runs here"));
+        let quiet = |bytes, tail: &[u8]| Event {
+            at: AT,
+            what: What::Quiet { seconds: 10, bytes, tail: tail.to_vec() },
+        };
+        assert_eq!(show.event(&quiet(0, b"")), "08:28:40.123  nothing received for 10 s: check the wiring\n");
+        let garbled = show.event(&quiet(2, b"\xff\x00"));
+        assert!(garbled.contains("2 bytes came and no frame ended for 10 s: check `framing`"), "{garbled}");
+        assert!(garbled.ends_with(" ff 00                                            |..|\n"), "{garbled}");
+    }
+
+    #[test]
+    fn only_a_terminal_is_given_colours() {
+        let event = Event { at: AT, what: What::Open };
+        assert_eq!(Show::new(true).event(&event), "\x1b[2m08:28:40.123\x1b[0m  \x1b[32mopen\x1b[0m\n");
+        assert!(!Show::new(false).event(&event).contains('\x1b'));
+    }
+
+    #[test]
+    fn dates_are_right_at_the_ends_of_months_and_years() {
+        for (millis, shown) in [
+            (0, "1970-01-01 00:00:00.000"),
+            (-1, "1969-12-31 23:59:59.999"),
+            (951_782_400_000, "2000-02-29 00:00:00.000"),
+            (951_868_800_000, "2000-03-01 00:00:00.000"),
+            (4_107_542_400_000, "2100-03-01 00:00:00.000"),
+            (1_798_761_599_999, "2026-12-31 23:59:59.999"),
+        ] {
+            assert_eq!(date(millis), shown);
+        }
+    }
+}
