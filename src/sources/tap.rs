@@ -30,7 +30,7 @@ const SHOWN: usize = 512;
 const READINGS: usize = 64;
 
 /// So many of the bytes that have come last, and are no frame yet, are shown.
-const TAIL: usize = 32;
+const TAIL: usize = 64;
 
 /// After so long without a word, that is worth one; then after twice as long, and so on.
 const QUIET: Duration = Duration::from_secs(10);
@@ -74,6 +74,8 @@ pub enum What {
         cause: String,
         /// In plain words.
         why: String,
+        /// The last bytes that came, where they have made no frame.
+        tail: Vec<u8>,
     },
     /// Nothing of all that, for some time.
     Quiet {
@@ -193,7 +195,7 @@ impl Tap {
 
     /// Something was refused.
     pub(super) fn refused(&self, cause: &str, why: String) {
-        self.tell(What::Refused { cause: cause.to_owned(), why });
+        self.tell(What::Refused { cause: cause.to_owned(), why, tail: Vec::new() });
     }
 
     /// The source is open.
@@ -243,8 +245,12 @@ impl Tap {
 
 impl Outlet {
     /// Gives whether somebody is there to hear it.
-    fn tell(&mut self, what: What) -> bool {
-        *self.shared.unframed.lock().unwrap_or_else(PoisonError::into_inner) = Unframed::default();
+    fn tell(&mut self, mut what: What) -> bool {
+        let unframed =
+            std::mem::take(&mut *self.shared.unframed.lock().unwrap_or_else(PoisonError::into_inner));
+        if let What::Refused { tail, .. } = &mut what {
+            *tail = unframed.tail;
+        }
         let at = self.clock.wall().0;
         // The last place is for how much was lost, so that it comes where it was lost.
         let (lost, room) = (&self.shared.lost, self.events.capacity());
@@ -402,11 +408,18 @@ mod tests {
         let mut watcher = tap.watch(clock());
         let quiet = |seconds, bytes, tail: &[u8]| What::Quiet { seconds, bytes, tail: tail.to_vec() };
         assert_eq!(what(&mut watcher).await, quiet(10, 0, b""));
-        tap.read(&[0x55; 40]);
+        tap.read(&[0x55; 70]);
         tap.read(b"\xff\x00");
-        let tail = [&[0x55; 30][..], b"\xff\x00"].concat();
-        assert_eq!(what(&mut watcher).await, quiet(20, 42, &tail));
+        let tail = [&[0x55; 62][..], b"\xff\x00"].concat();
+        assert_eq!(what(&mut watcher).await, quiet(20, 72, &tail));
         assert_eq!(what(&mut watcher).await, quiet(40, 0, b""));
+        tap.read(b"noise");
+        for tail in [&b"noise"[..], b""] {
+            tap.refused("checksum", "wrong".into());
+            let refused =
+                What::Refused { cause: "checksum".into(), why: "wrong".into(), tail: tail.to_vec() };
+            assert_eq!(what(&mut watcher).await, refused);
+        }
         tap.read(b"x\n");
         tap.received(None, b"x");
         assert_eq!(what(&mut watcher).await, received(b"x"));

@@ -47,8 +47,11 @@ impl Show {
             What::Received(frame) => self.frame(&time, '<', frame),
             What::Sent(frame) => self.frame(&time, '>', frame),
             What::Decoded { readings, count, ignored } => self.decoded(readings, *count, *ignored),
-            What::Refused { cause, why } => {
+            What::Refused { cause, why, tail } if tail.is_empty() => {
                 format!("{INDENT}{}\n", self.paint(RED, &format!("refused ({cause}): {}", clean(why))))
+            }
+            What::Refused { cause, why, tail } => {
+                line(RED, &format!("refused ({cause}): {}; the last bytes:", clean(why))) + &self.lines(' ', tail)
             }
             What::Quiet { seconds, bytes: 0, .. } => {
                 line(RED, &format!("nothing received for {seconds} s: {}", self.where_to_look))
@@ -203,8 +206,13 @@ mod tests {
              \u{20}               … and 68 readings more\n\
              \u{20}               2 fields are no readings: left out\n"
         );
-        let refused = What::Refused { cause: "undecodable".into(), why: "no\nJSON".into() };
-        assert_eq!(shown(refused), "              refused (undecodable): no.JSON\n");
+        let refused = |tail: &[u8]| {
+            shown(What::Refused { cause: "damaged".into(), why: "no\nJSON".into(), tail: tail.to_vec() })
+        };
+        assert_eq!(refused(b""), "              refused (damaged): no.JSON\n");
+        let text = refused(b"\x02");
+        assert!(text.starts_with("08:28:40.123  refused (damaged): no.JSON; the last bytes:\n"), "{text}");
+        assert!(text.ends_with(" 02                                               |.|\n"), "{text}");
     }
 
     #[test]
