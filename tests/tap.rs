@@ -209,5 +209,8 @@ fn without_a_weir_a_coap_device_is_shown_and_told_to_try_again_since_nothing_is_
     device.send_to(b"\x40\x01\x00\x08\xb6boiler", address).unwrap();
     wait(&tap, &["< GET /boiler"]);
     wait(&tap, &["refused (not_served)", "POST or PUT"]);
+    device.send_to(b"\x80nonsense", address).unwrap();
+    wait(&tap, &["refused (undecodable)", "another version than CoAP 1", "the last bytes:"]);
+    wait(&tap, &["80 6e 6f", "|.nonsense|"]);
     interrupt(tap);
 }

@@ -54,7 +54,7 @@ pub(super) struct Series {
     /// Its group and column in its device, by [`Told`], once it had a reading of that kind.
     places: [Option<(usize, usize)>; 2],
     /// Its last reading, where its source has `stale_after`.
-    pub(super) heard: Option<Heard>,
+    pub(super) heard: Option<Box<Heard>>,
 }
 
 impl Device {
@@ -108,7 +108,11 @@ impl Device {
         };
         if let Some(after) = *stale_after {
             // Whatever the filters make of it: the sensor is alive.
-            known.heard = Some(Heard::now(arrival, passed));
+            let heard = Heard::now(arrival, passed);
+            match &mut known.heard {
+                Some(before) => **before = heard,
+                None => known.heard = Some(Box::new(heard)),
+            }
             terms.stale.look_by(arrival.monotonic, after);
         }
         if !known.chain.passes(&reading.value) {

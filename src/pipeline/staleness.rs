@@ -121,7 +121,7 @@ impl SeriesTable {
         for source in &self.sources {
             for device in &source.devices {
                 for (metric, series) in &device.series {
-                    let Some(heard) = series.heard.filter(|heard| !heard.told) else { continue };
+                    let Some(heard) = series.heard.as_ref().filter(|heard| !heard.told) else { continue };
                     let silent = now.saturating_sub(heard.at).as_millis();
                     saved.push(SavedHeard {
                         source: source.name.to_string(),
@@ -194,7 +194,7 @@ impl Device {
             self.series.insert(metric.into(), Series::compile(&terms.rules, &self.name, metric));
         }
         if let Some(series) = self.series.get_mut(metric) {
-            series.heard = Some(heard);
+            series.heard = Some(Box::new(heard));
         }
     }
 }

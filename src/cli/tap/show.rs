@@ -51,7 +51,8 @@ impl Show {
                 format!("{INDENT}{}\n", self.paint(RED, &format!("refused ({cause}): {}", clean(why))))
             }
             What::Refused { cause, why, tail } => {
-                line(RED, &format!("refused ({cause}): {}; the last bytes:", clean(why))) + &self.lines(' ', tail)
+                line(RED, &format!("refused ({cause}): {}; the last bytes:", clean(why)))
+                    + &self.lines(' ', tail)
             }
             What::Quiet { seconds, bytes: 0, .. } => {
                 line(RED, &format!("nothing received for {seconds} s: {}", self.where_to_look))

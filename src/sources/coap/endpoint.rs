@@ -88,6 +88,10 @@ impl Endpoint {
         out: &mut Readings,
     ) -> Reaction {
         let peer = route.peer;
+        let is_watched = self.context.tap().is_watched();
+        if is_watched {
+            self.context.tap().read(datagram);
+        }
         if !allow::admits(&self.allow, peer.ip()) {
             // Without an answer: nobody outside learns, or uses for a detour, that something listens here.
             self.refuse(peer, Refusal::NotAllowed, "its address is not in `allow`");
@@ -127,7 +131,7 @@ impl Endpoint {
         let digest = self.context.memory.open().digest(peer, datagram);
         let envelope = Envelope { route, confirmable, id, token: packet.get_token().to_vec() };
         self.copy(now, digest, envelope).unwrap_or_else(|envelope| {
-            let (first, is_watched) = (out.len(), self.context.tap().is_watched());
+            let first = out.len();
             if is_watched {
                 self.context.tap().received(Some(request::line(&packet, peer)), &packet.payload);
             }
