@@ -40,7 +40,8 @@ pub(super) enum Reaction {
 pub(super) struct Endpoint {
     context: Context,
     allow: Box<[Network]>,
-    decoder: Decoder,
+    json: Decoder,
+    senml: Decoder,
     /// In the order of their arrival.
     waiting: VecDeque<Waiting>,
 }
@@ -69,7 +70,8 @@ impl Endpoint {
         Self {
             context: context.clone(),
             allow: allow.into(),
-            decoder: Decoder::new(&decode::Config::Json(Default::default())),
+            json: Decoder::new(&decode::Config::Json(Default::default())),
+            senml: Decoder::new(&decode::Config::Senml(Default::default())),
             waiting: VecDeque::new(),
         }
     }
@@ -228,37 +230,47 @@ impl Endpoint {
                 out.push(Reading { device, metric, value, time: None, unit: None });
                 out.end_frame();
             }
-            Request::Json { device, payload } => self.decode(device, payload, out)?,
+            Request::Json { device, payload } => {
+                read(&mut self.json, &self.context, device, payload, out)?;
+            }
+            Request::Senml { device, payload } => {
+                read(&mut self.senml, &self.context, device, payload, out)?;
+            }
         }
         Ok((out.len() - before) as u64)
-    }
-
-    /// Reads flat JSON. Fields with a bad name are left out and counted, as long as another is there.
-    fn decode(&mut self, device: &str, payload: &[u8], out: &mut Readings) -> Result<(), Refused> {
-        let bad = |refusal, text| Refused::new(ResponseType::BadRequest, refusal, text);
-        let before = out.len();
-        let left_out = self
-            .decoder
-            .decode(payload, device, &mut Learnt::default(), out)
-            .map_err(|undecodable| bad(undecodable.refusal(), format!("the payload: {undecodable}")))?;
-        let stats = &self.context.stats;
-        stats.ignored.fetch_add(left_out.ignored, Ordering::Relaxed);
-        for _ in 0..left_out.bad_names {
-            stats.refuse(&self.context.name, Refusal::BadName, || {
-                format!("a metric name of device {device:?} has not 1 to {NAME_MAX} bytes")
-            });
-        }
-        if out.len() == before {
-            let text = "no field with a name holds a number, true or false".to_owned();
-            return Err(bad(Refusal::Undecodable, text));
-        }
-        Ok(())
     }
 
     fn refuse(&self, peer: SocketAddr, refusal: Refusal, what: &str) {
         let Context { name, stats, .. } = &self.context;
         stats.refuse(name, refusal, || format!("{what}, from {}", peer.ip().to_canonical()));
     }
+}
+
+/// Reads flat JSON or SenML. What has a bad name is left out and counted, as long as another is there.
+fn read(
+    decoder: &mut Decoder,
+    context: &Context,
+    device: &str,
+    payload: &[u8],
+    out: &mut Readings,
+) -> Result<(), Refused> {
+    let bad = |refusal, text| Refused::new(ResponseType::BadRequest, refusal, text);
+    let before = out.len();
+    let left_out = decoder
+        .decode(payload, device, &mut Learnt::default(), out)
+        .map_err(|undecodable| bad(undecodable.refusal(), format!("the payload: {undecodable}")))?;
+    let Context { name, stats, .. } = context;
+    stats.ignored.fetch_add(left_out.ignored, Ordering::Relaxed);
+    for _ in 0..left_out.bad_names {
+        stats.refuse(name, Refusal::BadName, || {
+            format!("a device or metric name from device {device:?} has not 1 to {NAME_MAX} bytes")
+        });
+    }
+    if out.len() == before {
+        let text = "no field with a name holds a number, true or false".to_owned();
+        return Err(bad(Refusal::Undecodable, text));
+    }
+    Ok(())
 }
 
 /// The types of messages, as in the header.

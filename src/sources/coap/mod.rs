@@ -1,7 +1,7 @@
 //! CoAP devices that send: a server for RFC 7252 over UDP, as much of it as taking readings needs.
 //!
-//! A device sends POST or PUT, Confirmable or not, to `/{device}` with flat JSON or to `/{device}/{metric}` with a
-//! number, true or false in plain text. The rules:
+//! A device sends POST or PUT, Confirmable or not, to `/{device}` with flat JSON or, where the content format says so,
+//! SenML in JSON or CBOR, or to `/{device}/{metric}` with a number, true or false in plain text. The rules:
 //!
 //! - **2.04 Changed means taken**: it is sent once the readings are in the channel. Where that is full, the answer is
 //!   5.03 with Max-Age, and nothing was taken.

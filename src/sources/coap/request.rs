@@ -15,6 +15,8 @@ pub(super) const PAYLOAD_MAX: u16 = 4096;
 pub(super) enum Request<'a> {
     /// Any number of metrics of a device: `/{device}`, JSON.
     Json { device: &'a str, payload: &'a [u8] },
+    /// The same in SenML, whose names may name other devices.
+    Senml { device: &'a str, payload: &'a [u8] },
     /// One metric of a device: `/{device}/{metric}`, plain text.
     Text { device: &'a str, metric: &'a str, value: Value<&'a str> },
 }
@@ -40,9 +42,11 @@ impl Refused {
     }
 }
 
-/// The content formats that are read (RFC 7252, 12.3).
+/// The content formats that are read (RFC 7252, 12.3; RFC 8428, 12.3).
 const TEXT_PLAIN: u32 = 0;
 const JSON: u32 = 50;
+const SENML_JSON: u32 = 110;
+const SENML_CBOR: u32 = 112;
 
 impl<'a> Request<'a> {
     /// Reads a request, in the order in which RFC 7252 lets its codes take precedence: options, path, method, payload.
@@ -68,10 +72,11 @@ impl<'a> Request<'a> {
         }
         match (metric, content_format(packet)) {
             (None, None | Some(JSON)) => Ok(Self::Json { device, payload }),
+            (None, Some(SENML_JSON | SENML_CBOR)) => Ok(Self::Senml { device, payload }),
             (Some(metric), None | Some(TEXT_PLAIN)) => {
                 Ok(Self::Text { device, metric, value: value(payload)? })
             }
-            (None, Some(other)) => Err(unsupported(other, "application/json (50)")),
+            (None, Some(other)) => Err(unsupported(other, "application/json (50) or SenML (110, 112)")),
             (Some(_), Some(other)) => Err(unsupported(other, "text/plain (0)")),
         }
     }

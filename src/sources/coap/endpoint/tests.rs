@@ -325,6 +325,24 @@ fn a_slash_in_a_segment_belongs_to_the_name() {
 }
 
 #[test]
+fn senml_is_taken_in_json_and_in_cbor_and_names_its_devices_itself() {
+    let mut desk = Desk::new(&[]);
+    let json = post(&["boiler"], Some(110), r#"[{"n":"t","v":1},{"bn":"pump/","n":"rpm","v":2}]"#);
+    let mut cbor = post(&["boiler"], Some(112), "");
+    // [{0: "t", 2: 3}]
+    cbor.payload = vec![0x81, 0xa2, 0x00, 0x61, b't', 0x02, 0x03];
+    cbor.header.message_id = 2;
+    for request in [json, cbor] {
+        assert_eq!(desk.answer(&bytes(&request)).header.code, MessageClass::Response(ResponseType::Changed));
+    }
+    let found: Vec<_> =
+        desk.readings.iter().map(|(_, found)| (found.device, found.metric, found.value)).collect();
+    let expected =
+        [("boiler", "t", Value::Int(1)), ("pump", "rpm", Value::Int(2)), ("boiler", "t", Value::Int(3))];
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn a_bad_name_among_good_ones_is_left_out_and_counted() {
     let mut desk = Desk::new(&[]);
     let answer = desk.answer(&bytes(&post(&["boiler"], Some(50), r#"{"":1,"t":2}"#)));
