@@ -233,9 +233,9 @@ fn hostile_devices_neither_stop_it_nor_grow_it() {
             // A frame that never ends.
             2 => socket.write_all(&vec![b'x'; 60_000]).map(|()| held.push(socket)),
             // Noise, and a reset.
-            3 => socket.write_all(&noise[..length]).and_then(|()| {
-                socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))
-            }),
+            3 => socket
+                .write_all(&noise[..length])
+                .and_then(|()| socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))),
             _ => Ok(()),
         };
     }

@@ -45,7 +45,8 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
     print("  resident memory of one at rest", &format!("{each} B"), "at most 4096 B");
     let seconds = (extent.watch / 2).as_secs_f64();
     print("  wake-ups a second, all at rest", &format!("{:.2}", wakeups as f64 / seconds), "at most 5");
-    let share = |cpu: Duration, time: Duration| format!("{:.2} %", 100.0 * cpu.as_secs_f64() / time.as_secs_f64());
+    let share =
+        |cpu: Duration, time: Duration| format!("{:.2} %", 100.0 * cpu.as_secs_f64() / time.as_secs_f64());
     print("  share of a processor, all at rest", &share(resting, extent.watch / 2), "");
 
     for (names, whose) in [(100, "of 100 devices"), (count, "each of its own device")] {
@@ -75,7 +76,8 @@ fn write_for(devices: &mut [TcpStream], time: Duration, names: usize) -> Result<
         let turn = beat as usize % 100;
         for (number, device) in devices.iter_mut().enumerate().skip(turn).step_by(100) {
             let name = number % names;
-            let line = format!("{{\"dev\":\"device-{name:05}\",\"temperature\":{}.{turn:02}}}\n", number % 30);
+            let line =
+                format!("{{\"dev\":\"device-{name:05}\",\"temperature\":{}.{turn:02}}}\n", number % 30);
             device.write_all(line.as_bytes())?;
         }
     }

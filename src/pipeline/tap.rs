@@ -15,7 +15,13 @@ const CAP: Duration = Duration::from_secs(2);
 /// A context for a source of that name, whose tap can be watched.
 #[must_use]
 pub fn context(source: Arc<str>, clock: Clock) -> Context {
-    Context { name: source, clock, stats: Arc::default(), memory: Default::default() }
+    Context {
+        name: source,
+        clock,
+        stats: Arc::default(),
+        memory: Default::default(),
+        ports: Default::default(),
+    }
 }
 
 /// That there is no such source, and which there are.

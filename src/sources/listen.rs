@@ -80,10 +80,9 @@ pub(super) fn refused(listen: SocketAddr, error: &io::Error, protocol: Protocol,
                 format!("`ss {which} 'sport = :{}'` shows which", listen.port()),
             )
         }
-        (io::ErrorKind::PermissionDenied, _) => (
-            "permission denied".to_owned(),
-            format!("give `listen` a port of 1024 or above, such as {port}"),
-        ),
+        (io::ErrorKind::PermissionDenied, _) => {
+            ("permission denied".to_owned(), format!("give `listen` a port of 1024 or above, such as {port}"))
+        }
         (_, Some(libc::EAFNOSUPPORT)) => (
             "this machine has no IPv6".to_owned(),
             format!("write an IPv4 address, such as `listen = \"0.0.0.0:{}\"`", listen.port()),

@@ -8,18 +8,18 @@ mod allow;
 pub mod coap;
 pub mod decode;
 pub mod framing;
-pub mod poll;
 mod listen;
 pub mod modbus;
+pub mod poll;
 mod port;
 mod scale;
 pub mod serial;
 pub mod simulated;
 mod stats;
 mod stream;
-mod uart;
-pub mod tcp;
 pub mod tap;
+pub mod tcp;
+mod uart;
 
 use std::sync::Arc;
 
@@ -196,11 +196,15 @@ impl Config {
             Self::CoapServer(_) => {
                 "check that the devices send to this address and port, that `allow` has them, and the firewall"
             }
+            Self::Modbus(_) => {
+                "check the wiring (swapped A and B, a missing ground or resistor at the line's ends), `baud`, `parity` and `unit_id`"
+            }
             Self::Serial(_) => {
                 "check the wiring (swapped A and B, or RX and TX, a missing ground), `baud` and `parity`, and that the device \
                  sends by itself"
             }
             Self::Simulated(_) => "check `every`",
+            Self::Tcp(config) => config.where_to_look(),
         }
     }
 

@@ -310,7 +310,12 @@ impl Serial {
             stale += length;
             self.reader.unasked(length);
         }
-        self.poll.iter_mut().for_each(|poll| poll.ask(now));
+        if let Some(poll) = &mut self.poll {
+            poll.ask(now);
+            if self.context.tap().is_watched() {
+                self.context.tap().sent(None, poll.unwritten());
+            }
+        }
         Ok(())
     }
 

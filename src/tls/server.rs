@@ -100,9 +100,10 @@ pub fn unwelcome(error: &rustls::Error, now: Now) -> Error {
     use CertificateError as C;
     let renew = |what: &str| Error::new(what, or_clock("the device needs a new one", now));
     match error {
-        rustls::Error::NoCertificatesPresented => {
-            Error::new("it shows no certificate", "give the device one that an authority in `tls.ca` has signed")
-        }
+        rustls::Error::NoCertificatesPresented => Error::new(
+            "it shows no certificate",
+            "give the device one that an authority in `tls.ca` has signed",
+        ),
         rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => Error::new(
             "its certificate is not signed by any authority in `tls.ca`",
             "put the CA certificate that signed the device's there; or is this a stranger?",
@@ -117,9 +118,10 @@ pub fn unwelcome(error: &rustls::Error, now: Now) -> Error {
             "its certificate is not meant for a client",
             "have the device's issued with the extended key usage clientAuth",
         ),
-        rustls::Error::InvalidCertificate(error) => {
-            Error::new(format!("its certificate cannot be accepted ({error})"), "have a new one issued for it")
-        }
+        rustls::Error::InvalidCertificate(error) => Error::new(
+            format!("its certificate cannot be accepted ({error})"),
+            "have a new one issued for it",
+        ),
         rustls::Error::AlertReceived(A::UnknownCA | A::BadCertificate | A::CertificateUnknown) => Error::new(
             "it does not accept the certificate in `tls.cert`",
             "give the device the CA certificate that signed that one, and connect it by a name that is in it",

@@ -105,9 +105,9 @@ impl Source for Server {
         let listen = config.listen;
         Ok(Self {
             listen,
-            socket: Socket::bind(listen).await.map_err(|error| {
-                listen::refused(listen, &error, Protocol::Udp, PORT)
-            })?,
+            socket: Socket::bind(listen)
+                .await
+                .map_err(|error| listen::refused(listen, &error, Protocol::Udp, PORT))?,
             // One byte more than is read shows what is too large.
             buffer: vec![0; MESSAGE_MAX + 1].into(),
             dropped: 0,

@@ -10,7 +10,7 @@ use super::config::Target;
 use super::line::{Heard, Line, Manner};
 use super::pdu::Asked;
 use crate::clock::Clock;
-use crate::sources::SourceError;
+use crate::sources::{SourceError, Tap};
 
 /// The lines that sources are on now. Clones are one. Sources that name the same line get the same [`Bus`], which is
 /// closed with the last of them.
@@ -118,10 +118,11 @@ impl Bus {
         manner: Manner,
         clock: &Clock,
         values: &mut Vec<u8>,
+        tap: &Tap,
     ) -> Result<(Heard, Duration), SourceError> {
         let mut line = self.line.lock().await;
         let begun = clock.monotonic();
-        let heard = line.ask(asked, manner, values).await?;
+        let heard = line.ask(asked, manner, values, tap).await?;
         Ok((heard, clock.monotonic().saturating_sub(begun)))
     }
 

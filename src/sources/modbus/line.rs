@@ -17,8 +17,8 @@ use super::config::{Framing, Target};
 use super::pdu::{Answer, Asked, Exception};
 use super::{mbap, rtu};
 use crate::clock::Clock;
-use crate::sources::SourceError;
 use crate::sources::port::{self, Port, Settings};
+use crate::sources::{SourceError, Tap};
 
 /// A line, open or not.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Line {
     buffer: Vec<u8>,
     /// How many bytes have come in this exchange.
     bytes: u64,
+    /// Who looks on at this exchange, and what has come in it so far.
+    tap: Option<(Tap, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Line {
             unanswered: 0,
             buffer: Vec::with_capacity(BUFFER),
             bytes: 0,
+            tap: None,
         }
     }
 
@@ -132,10 +135,15 @@ impl Line {
         asked: &Asked,
         manner: Manner,
         values: &mut Vec<u8>,
+        tap: &Tap,
     ) -> Result<Heard, SourceError> {
         values.clear();
         self.bytes = 0;
+        self.tap = tap.is_watched().then(|| (tap.clone(), Vec::new()));
         let heard = self.exchange(asked, manner, values).await;
+        if let Some((tap, came)) = self.tap.take().filter(|(_, came)| !came.is_empty()) {
+            tap.received(None, &came);
+        }
         match &heard {
             Ok(Heard { outcome: Outcome::Silence, .. }) => {
                 self.unanswered += 1;
@@ -222,7 +230,7 @@ impl Line {
         let whole = 5 + asked.bytes();
         let on_the_line = character * (8 + u32::try_from(whole).unwrap_or(u32::MAX));
         let deadline = self.clock.monotonic() + manner.timeout + on_the_line;
-        self.write(&request, deadline).await?;
+        self.write(asked, &request, deadline).await?;
         let mut damaged = false;
         loop {
             // Where an answer would be complete, no piece of it is missing.
@@ -269,7 +277,7 @@ impl Line {
     ) -> Result<Heard, SourceError> {
         self.transaction = self.transaction.wrapping_add(1);
         let deadline = self.clock.monotonic() + manner.timeout;
-        self.write(&mbap::request(asked, self.transaction), deadline).await?;
+        self.write(asked, &mbap::request(asked, self.transaction), deadline).await?;
         let mut unfit = false;
         loop {
             match mbap::hear(&self.buffer, asked, self.transaction) {
@@ -303,7 +311,10 @@ impl Line {
     }
 
     /// Sends a request.
-    async fn write(&mut self, request: &[u8], deadline: Duration) -> Result<(), SourceError> {
+    async fn write(&mut self, asked: &Asked, request: &[u8], deadline: Duration) -> Result<(), SourceError> {
+        if let Some((tap, _)) = &self.tap {
+            tap.sent(Some(format!("unit {}: {asked}", asked.unit)), request);
+        }
         let until = self.clock.instant(deadline);
         let sent = match &mut self.open {
             Some(Open::Serial(port)) => timeout_at(until, port.write_all(request)).await,
@@ -333,7 +344,11 @@ impl Line {
             Err(_) => Ok(false),
             Ok(Ok(0)) => Err(self.gone(None)),
             Ok(Ok(length)) => {
-                self.buffer.extend_from_slice(piece.get(..length).unwrap_or_default());
+                let piece = piece.get(..length).unwrap_or_default();
+                self.buffer.extend_from_slice(piece);
+                if let Some((_, came)) = self.tap.as_mut().filter(|(_, came)| came.len() < BUFFER) {
+                    came.extend_from_slice(piece);
+                }
                 self.bytes += length as u64;
                 self.last = self.clock.monotonic();
                 Ok(true)

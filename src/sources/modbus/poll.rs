@@ -224,7 +224,8 @@ impl Poller {
         let mut cost = Duration::ZERO;
         let mut outcome = Outcome::Silence;
         for _ in 0..=tries {
-            let (heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values).await?;
+            let tap = self.stats.tap();
+            let (heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
             self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
             cost += took;
             outcome = heard.outcome;
@@ -274,6 +275,16 @@ impl Poller {
         let latest = now + device.timeout * LATEST;
         if matches!(heard.outcome, Outcome::Values | Outcome::Exception(_)) {
             self.bus.answered(*asked, now, latest);
+        }
+        if self.stats.tap().is_watched() {
+            let cause = match heard.outcome {
+                Outcome::Silence => Some((Refusal::NoAnswer, "it does not answer".to_owned())),
+                Outcome::Exception(exception) => Some((Refusal::Exception, exception.to_string())),
+                Outcome::Values | Outcome::Damaged => None,
+            };
+            if let Some((refusal, why)) = cause {
+                self.stats.tap().refused(refusal.name(), format!("{}, {asked}: {why}", device.name));
+            }
         }
         match heard.outcome {
             Outcome::Silence => {
@@ -416,6 +427,7 @@ impl Poller {
         let (Some(device), Some(ask)) = (self.devices.get(round.device), round.requests.get(place)) else {
             return;
         };
+        let first = readings.len();
         for register in &ask.request.registers {
             let at = register.address.saturating_sub(ask.request.asked.address);
             match register.value(&self.values, at, &mut self.text) {
@@ -437,6 +449,9 @@ impl Poller {
                     });
                 }
             }
+        }
+        if self.stats.tap().is_watched() {
+            self.stats.tap().decoded(readings, first, 0);
         }
     }
 }

@@ -62,7 +62,7 @@ impl Connection {
                 Err(_) => Found::End,
             },
             Some(tls) => {
-                let found = read_tls(tls, socket, |plain| reader.read(stream, plain, out), scratch);
+                let found = read_tls(tls, socket, |plain| _ = reader.read(stream, plain, out), scratch);
                 match write_tls(tls, socket) {
                     Ok(()) => self.stuck = tls.wants_write(),
                     // What has come is taken, and what is wrong is told, whether or not the other side hears of it.

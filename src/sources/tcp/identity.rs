@@ -55,14 +55,20 @@ impl Identity {
         match tls::server(&self.files) {
             Ok(new) => {
                 let until = tls::show(new.until);
-                tracing::info!(source, "devices are shown the new certificate in {file}, valid until {until}");
+                tracing::info!(
+                    source,
+                    "devices are shown the new certificate in {file}, valid until {until}"
+                );
                 self.looks = Looks::new(new.seen.clone());
                 self.in_use = new;
             }
             // Whoever writes them may not have done.
             Err(_) if look != (Look::Changed { fresh: false }) => {}
             Err(error) => {
-                tracing::warn!(source, "{error}; devices are still shown the certificate that was there before");
+                tracing::warn!(
+                    source,
+                    "{error}; devices are still shown the certificate that was there before"
+                );
                 self.looks.settle();
             }
         }

@@ -249,9 +249,11 @@ impl Listener {
         // The lowest free number is given: this one says that nearly all are in use.
         let fd = socket.as_raw_fd();
         if u64::try_from(fd).is_ok_and(|number| number >= self.spare) {
-            self.refuse(Refusal::TooMany, Some(peer), || {
-                "nearly all files that weir may have open are (LimitNOFILE in the service)"
-            });
+            self.refuse(
+                Refusal::TooMany,
+                Some(peer),
+                || "nearly all files that weir may have open are (LimitNOFILE in the service)",
+            );
             return;
         }
         let tls = match self.identity.as_mut().map(|identity| identity.meet(&self.context)).transpose() {
@@ -381,9 +383,8 @@ impl Listener {
     fn sweep(&mut self, now: Duration) {
         let Some(idle) = self.idle.filter(|idle| now.saturating_sub(self.swept) >= *idle / 4) else { return };
         self.swept = now;
-        let silent = |connection: &Connection| {
-            now.saturating_sub(connection.heard) >= idle && connection.is_silent()
-        };
+        let silent =
+            |connection: &Connection| now.saturating_sub(connection.heard) >= idle && connection.is_silent();
         let silent: Vec<_> = self
             .connections
             .iter()

@@ -149,6 +149,15 @@ impl Config {
         problems
     }
 
+    pub(super) fn where_to_look(&self) -> &'static str {
+        match self.listen {
+            Some(_) => {
+                "check that the devices connect to this address and port, that `allow` has them, and the firewall"
+            }
+            None => "check that the device sends by itself, and to whoever connects",
+        }
+    }
+
     /// Whether only one of both can listen.
     pub(super) fn clashes(&self, other: &Self) -> bool {
         self.listen.zip(other.listen).is_some_and(|(one, other)| listen::clashes(one, other))

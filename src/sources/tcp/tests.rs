@@ -59,7 +59,9 @@ async fn take(source: &mut Tcp, count: usize) -> Vec<(String, Value)> {
     let mut taken = Vec::new();
     while taken.len() < count {
         let readings = next(source).await.unwrap().readings;
-        taken.extend(readings.iter().map(|(_, reading)| (reading.device.to_owned(), reading.value.to_owned())));
+        taken.extend(
+            readings.iter().map(|(_, reading)| (reading.device.to_owned(), reading.value.to_owned())),
+        );
     }
     taken
 }
@@ -123,7 +125,8 @@ fn what_is_out_of_bounds_is_a_problem_at_its_key() {
 
 #[test]
 fn certificates_that_are_not_there_are_waited_for() {
-    let tls = "listen = '127.0.0.1:9300'\ntls = { cert = '/none.pem', key = '/none.key', ca = '/none-ca.pem' }";
+    let tls =
+        "listen = '127.0.0.1:9300'\ntls = { cert = '/none.pem', key = '/none.key', ca = '/none-ca.pem' }";
     let absent: Vec<_> = config(tls).unwrap().absent().into_iter().map(|(key, _)| key).collect();
     assert_eq!(absent, ["tls.cert", "tls.key", "tls.ca"]);
 }
@@ -364,7 +367,9 @@ async fn whatever_devices_do_each_whole_line_comes_once_and_in_order() {
         let mut devices: Vec<(TcpStream, String, Vec<u8>)> = Vec::new();
         for turn in 0..300 {
             match chance.u8(..10) {
-                0..=1 if devices.len() < 20 => devices.push((device(address), format!("d{turn}"), Vec::new())),
+                0..=1 if devices.len() < 20 => {
+                    devices.push((device(address), format!("d{turn}"), Vec::new()))
+                }
                 2 if !devices.is_empty() => {
                     // Closed in order: what it has written arrives.
                     let (socket, _, rest) = devices.swap_remove(chance.usize(..devices.len()));
