@@ -119,10 +119,9 @@ fn a_buffer_with_pages_of_noise_loses_what_they_held_and_goes_on() {
     });
 }
 
-/// A first outage is delivered, and its rows leave free pages. In a second one weir is killed with rows that only the
-/// log has; then something writes over the header of the database.
-#[test]
-fn a_header_that_is_written_over_after_a_kill_costs_nothing_that_was_committed() {
+/// A first outage is delivered, and its rows leave free pages. In a second one weir is stopped, or killed with rows that
+/// only the log has; then something writes over the header of the database.
+fn assert_header_costs_nothing(kill: bool) {
     let mut pty = Pty::open().unwrap();
     let config = format!(
         "[sources.line]\ntype = 'serial'\nport = '{}'\ndecode = {{ type = 'json' }}\n\
@@ -147,7 +146,8 @@ fn a_header_that_is_written_over_after_a_kill_costs_nothing_that_was_committed()
     write(&mut pty, 2_000..2_700);
     // What is older than a second or two is committed.
     std::thread::sleep(std::time::Duration::from_secs(4));
-    site.agent.kill().unwrap();
+    let ended = if kill { site.agent.kill() } else { site.agent.terminate() };
+    assert_eq!(ended.unwrap().success(), !kill);
     let mut bytes = fs::read(&file).unwrap();
     fastrand::Rng::with_seed(7).fill(&mut bytes[..512]);
     fs::write(&file, bytes).unwrap();
@@ -160,4 +160,14 @@ fn a_header_that_is_written_over_after_a_kill_costs_nothing_that_was_committed()
     println!("lost {}", lost.len());
     assert!(lost.is_empty(), "{lost:?}");
     assert!(site.agent.terminate().unwrap().success());
+}
+
+#[test]
+fn a_header_that_is_written_over_after_a_stop_costs_nothing() {
+    assert_header_costs_nothing(false);
+}
+
+#[test]
+fn a_header_that_is_written_over_after_a_kill_costs_nothing_that_was_committed() {
+    assert_header_costs_nothing(true);
 }
