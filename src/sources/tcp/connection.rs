@@ -62,7 +62,10 @@ impl Connection {
                 Err(_) => Found::End,
             },
             Some(tls) => {
-                let found = read_tls(tls, socket, |plain| _ = reader.read(stream, plain, out), scratch);
+                let mut take = |plain: &[u8]| {
+                    reader.read(stream, plain, out);
+                };
+                let found = read_tls(tls, socket, &mut take, scratch);
                 match write_tls(tls, socket) {
                     Ok(()) => self.stuck = tls.wants_write(),
                     // What has come is taken, and what is wrong is told, whether or not the other side hears of it.
@@ -78,7 +81,7 @@ impl Connection {
 fn read_tls(
     tls: &mut ServerConnection,
     socket: &mut TcpStream,
-    mut take: impl FnMut(&[u8]),
+    take: &mut impl FnMut(&[u8]),
     scratch: &mut [u8],
 ) -> Found {
     let length = match tls.read_tls(socket) {

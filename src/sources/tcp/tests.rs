@@ -477,3 +477,28 @@ async fn a_dialled_device_that_says_nothing_is_gone_after_a_while_and_not_for_wh
     assert!(error.ends_with("it has said nothing for 1m (`idle_timeout`)"), "{error}");
     assert_eq!((context.clock.monotonic() - before).as_secs(), 60);
 }
+
+/// Waits with tokio's time, which jumps to the next timer when there is nothing else to do.
+#[tokio::test]
+async fn where_a_silence_ends_a_frame_it_is_each_connections_own() {
+    let context = context();
+    let silence = "framing = { type = 'silence', idle_gap = '1s' }";
+    let (mut source, address) = listen(silence, &context).await;
+    let (mut one, mut other) = (device(address), device(address));
+    one.write_all(b"{\"dev\":\"one\",\"t\":").unwrap();
+    until(&mut source, || context.stats.bytes.load(Ordering::Relaxed) == 17).await;
+    tokio::time::pause();
+    other.write_all(b"{\"dev\":\"other\",\"t\":2}").unwrap();
+    one.write_all(b"1}").unwrap();
+    let mut taken = take(&mut source, 2).await;
+    taken.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(taken, [int("one", 1), int("other", 2)]);
+    let Side::Listener(listener) = &source.0 else { panic!("it dials") };
+    assert_eq!(listener.due(), None);
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut source = dial(listener.local_addr().unwrap(), silence, &context).await.unwrap();
+    let (mut device, _) = listener.accept().unwrap();
+    device.write_all(b"{\"t\":3}").unwrap();
+    assert_eq!(take(&mut source, 1).await, [int("field", 3)]);
+}
