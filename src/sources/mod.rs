@@ -233,7 +233,7 @@ pub enum AnySource {
     /// Simulated sensors.
     Simulated(simulated::Simulated),
     /// Devices that connect by TCP, or one that is dialled.
-    Tcp(Box<tcp::Tcp>),
+    Tcp(tcp::Tcp),
 }
 
 impl Source for AnySource {
@@ -245,7 +245,7 @@ impl Source for AnySource {
             Config::Modbus(config) => Self::Modbus(modbus::Modbus::open(config, context).await?),
             Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
             Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
-            Config::Tcp(config) => Self::Tcp(Box::new(tcp::Tcp::open(config, context).await?)),
+            Config::Tcp(config) => Self::Tcp(tcp::Tcp::open(config, context).await?),
         })
     }
 

@@ -364,10 +364,12 @@ impl Listener {
         while let Some((until, fd)) = self.handshakes.front().copied().filter(|(until, _)| *until <= now) {
             self.handshakes.pop_front();
             // Its number may be another's by now, which has more time.
-            let late = |connection: &&Box<Connection>| {
+            let late = |connection: &&Connection| {
                 connection.is_handshaking() && connection.taken + HANDSHAKE <= until
             };
-            if let Some(peer) = self.connections.get(&fd).filter(late).map(|connection| connection.peer) {
+            if let Some(peer) =
+                self.connections.get(&fd).map(Box::as_ref).filter(late).map(|connection| connection.peer)
+            {
                 self.refuse(Refusal::Tls, Some(peer), || {
                     format!("the handshake of TLS took longer than {}", crate::units::show(HANDSHAKE))
                 });

@@ -184,8 +184,8 @@ pub struct Tcp(Side);
 
 #[derive(Debug)]
 enum Side {
-    Listener(Listener),
-    Dialled(Dialled),
+    Listener(Box<Listener>),
+    Dialled(Box<Dialled>),
 }
 
 impl Source for Tcp {
@@ -193,10 +193,10 @@ impl Source for Tcp {
 
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         Ok(Self(match (config.listen, &config.connect) {
-            (Some(listen), _) => Side::Listener(Listener::open(listen, config, context)?),
+            (Some(listen), _) => Side::Listener(Box::new(Listener::open(listen, config, context)?)),
             (None, device) => {
                 let device = device.as_deref().unwrap_or_default();
-                Side::Dialled(Dialled::open(device, config, context).await?)
+                Side::Dialled(Box::new(Dialled::open(device, config, context).await?))
             }
         }))
     }

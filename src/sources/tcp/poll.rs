@@ -61,7 +61,7 @@ impl Poll {
             Wanted::Reading => libc::EPOLLIN,
             Wanted::ReadingOrWriting => libc::EPOLLIN | libc::EPOLLOUT,
         };
-        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: mark(socket) };
+        let mut event = libc::epoll_event { events: events as u32, u64: mark(socket) };
         // SAFETY: `event` outlives the call, which only reads it. A number that is no socket is an error.
         #[expect(unsafe_code, reason = "no safe wrapper of a level-triggered epoll is in the tree")]
         let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, socket, &raw mut event) };
