@@ -15,19 +15,29 @@ use crate::sources::{SourceError, Tap};
 /// The lines that sources are on now. Clones are one. Sources that name the same line get the same [`Bus`], which is
 /// closed with the last of them.
 #[derive(Clone, Debug, Default)]
-pub struct Ports(Arc<Mutex<Vec<(Target, Weak<Bus>)>>>);
+pub struct Ports(Arc<Mutex<Vec<Known>>>);
+
+/// A line by its name in the configuration, and by what that led to when a source came to it: a name may lead nowhere
+/// just then.
+#[derive(Debug)]
+struct Known {
+    named: Target,
+    found: Target,
+    bus: Weak<Bus>,
+}
 
 impl Ports {
     /// The line that `target` names.
     pub(super) fn of(&self, target: &Target, clock: &Clock) -> Arc<Bus> {
         let mut ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.retain(|(_, bus)| bus.strong_count() > 0);
-        let known = known_as(target);
-        if let Some(bus) = ports.iter().find(|(one, _)| *one == known).and_then(|(_, bus)| bus.upgrade()) {
+        ports.retain(|known| known.bus.strong_count() > 0);
+        let found = known_as(target);
+        let is_it = |known: &&Known| known.named == *target || known.found == found;
+        if let Some(bus) = ports.iter().find(is_it).and_then(|known| known.bus.upgrade()) {
             return bus;
         }
         let bus = Arc::new(Bus::new(Line::new(target.clone(), clock.clone())));
-        ports.push((known, Arc::downgrade(&bus)));
+        ports.push(Known { named: target.clone(), found, bus: Arc::downgrade(&bus) });
         bus
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Poller {
     is_rtu: bool,
     devices: Vec<Device>,
     rounds: Vec<Round>,
+    /// Why the line failed in the midst of a round.
+    failed: Option<SourceError>,
     /// Scratch: an answer's bytes, and a text in it.
     values: Vec<u8>,
     text: String,
@@ -105,6 +107,7 @@ impl Poller {
             is_rtu: !matches!(target, Target::Network(_, Framing::Tcp)),
             devices,
             rounds,
+            failed: None,
             values: Vec::new(),
             text: String::new(),
         })
@@ -112,6 +115,9 @@ impl Poller {
 
     /// Waits for the next round that brings readings.
     pub(super) async fn round(mut self) -> (Self, Result<Batch, SourceError>) {
+        if let Some(error) = self.failed.take() {
+            return (self, Err(error));
+        }
         loop {
             let round = self.wait().await;
             let batch = match self.ask_all(round).await {
@@ -162,23 +168,27 @@ impl Poller {
         }
         let mut answered = false;
         let mut place = 0;
-        while self.is_to_be_asked(index, place, was_silent && !answered).is_some() {
-            if self.is_to_be_asked(index, place, was_silent && !answered) == Some(false) {
-                place += 1;
-                continue;
-            }
-            match self.ask(index, place, answered).await? {
-                Next::Go => {
+        while let Some(is_asked) = self.is_to_be_asked(index, place, was_silent && !answered) {
+            let next = if is_asked { self.ask(index, place, answered).await } else { Ok(Next::Skip) };
+            match next {
+                Ok(Next::Skip) => place += 1,
+                Ok(Next::Go) => {
                     answered = true;
                     self.decode(index, place, &mut readings);
                     place += 1;
                 }
-                Next::Refused => {
+                Ok(Next::Refused) => {
                     answered = true;
                     place += 1;
                 }
-                Next::Again => answered = true,
-                Next::Stop => break,
+                Ok(Next::Again) => answered = true,
+                Ok(Next::Stop) => break,
+                Err(error) if readings.is_empty() => return Err(error),
+                Err(error) => {
+                    // What has been read goes out first.
+                    self.failed = Some(error);
+                    break;
+                }
             }
         }
         readings.end_frame();
@@ -458,6 +468,8 @@ impl Poller {
 
 /// How a round goes on.
 enum Next {
+    /// This is not asked now.
+    Skip,
     /// There are values.
     Go,
     /// There are none, and the device answers.
