@@ -272,8 +272,8 @@ async fn pymodbus_is_read_over_a_serial_line_rtu_over_tcp_and_modbus_tcp_in_all_
         let found: BTreeMap<_, _> = found.into_iter().map(|(_, metric, value)| (metric, value)).collect();
         assert_eq!(found, expected, "{}", way.toml);
         // The types take more than 125 registers, and what lies between tables and gaps is never read.
-        let asked: Vec<_> =
-            slave.seen().iter().map(|seen| (seen.function, seen.address, seen.count)).collect();
+        let seen = slave.wait("all is asked", |seen| seen.len() >= 8).unwrap();
+        let asked: Vec<_> = seen.iter().map(|seen| (seen.function, seen.address, seen.count)).collect();
         let held = u16::try_from(expected.len()).unwrap();
         assert!(held > 125 && asked.iter().filter(|(function, ..)| *function == 3).count() >= 4, "{asked:?}");
         assert!(asked.contains(&(4, 5, 2)) && asked.contains(&(4, 9, 4)), "{asked:?}");
@@ -774,7 +774,7 @@ fn the_real_binary_reads_two_tables_on_one_port_and_goes_on_when_it_is_plugged_i
     let again = told(json!({}));
     let table = |name: &str, unit: u8| {
         format!(
-            "[sources.{name}]\ntype = 'modbus'\nport = '{}'\nbaud = 115200\nparity = 'none'\nevery = '100ms'\ntimeout = '200ms'\n\
+            "[sources.{name}]\ntype = 'modbus'\nport = '{}'\nbaud = 115200\nparity = 'none'\nevery = '100ms'\ntimeout = '1s'\n\
              registers = [{{ unit_id = {unit}, metric = 'a', address = 0, unit = 'V' }}]\n\n",
             socat.port().display()
         )
@@ -794,6 +794,10 @@ fn the_real_binary_reads_two_tables_on_one_port_and_goes_on_when_it_is_plugged_i
     };
     let before = site.data("all tables are read", |data| all(data, 0)).len();
     site.agent.wait_for("three (unit 3) answers again after").unwrap();
+    let log = site.agent.log();
+    let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("three (unit 3) does not answer: it is asked again ever more rarely"), 1, "{log:#?}");
+    assert_eq!(count("three (unit 3) answers again after"), 1, "{log:#?}");
     drop(slave);
     drop(socat);
     site.agent.wait_for("went away: it was unplugged").unwrap();
@@ -805,9 +809,6 @@ fn the_real_binary_reads_two_tables_on_one_port_and_goes_on_when_it_is_plugged_i
     let right = |data: &Json| devices.iter().any(|(device, value)| is(data, device, *value));
     assert!(data.iter().all(right), "{data:#?}");
     let log = site.agent.log();
-    let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(count("has it open"), 0, "{log:#?}");
-    assert_eq!(count("three (unit 3) does not answer: it is asked again ever more rarely"), 1, "{log:#?}");
-    assert_eq!(count("three (unit 3) answers again after"), 1, "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("has it open")), "{log:#?}");
     assert!(site.agent.terminate().unwrap().success());
 }
