@@ -171,7 +171,7 @@ fn what_is_wrong_with_frames_is_marked_at_its_key() {
     );
     assert_eq!(
         wrong("{ type = 'slip', checksum = { type = 'crc31' } }"),
-        ["10:48 `type` cannot be the text \"crc31\""]
+        ["10:48 `type` cannot be the text 'crc31'"]
     );
     assert_eq!(wrong("{ type = 'cobs', idle_gap = '0s' }"), ["10:39 `idle_gap` must lie within 1ms and 1h"]);
     assert_eq!(

@@ -28,7 +28,10 @@ pub(super) struct Intake {
 
 /// The taps of the sources that are read, by their names. Clones are one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Taps(Arc<Mutex<BTreeMap<Arc<str>, (Tap, &'static str)>>>);
+pub(super) struct Taps(Arc<Mutex<BTreeMap<Arc<str>, Place>>>);
+
+/// Where one looks on, and what to look at where nothing comes in.
+type Place = (Tap, &'static str);
 
 impl Taps {
     /// Looks on at the source of that name; with it, what to look at where nothing comes in.

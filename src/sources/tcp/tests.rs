@@ -28,6 +28,7 @@ fn context() -> Context {
         clock: Clock::injected(Timestamp(1_700_000_000_000), true),
         stats: Arc::new(Stats::default()),
         memory: Default::default(),
+        ports: Default::default(),
     }
 }
 
