@@ -28,9 +28,12 @@ pub use config::{Config, REGISTERS_MAX};
 use super::{Batch, Context, Source, SourceError};
 use poll::Poller;
 
+/// What a round ends with: who goes on, and what it brought.
+type Round = (Poller, Result<Batch, SourceError>);
+
 /// A line, and whoever is asked on it.
 pub struct Modbus {
-    round: Pin<Box<dyn Future<Output = (Poller, Result<Batch, SourceError>)> + Send>>,
+    round: Pin<Box<dyn Future<Output = Round> + Send>>,
 }
 
 impl fmt::Debug for Modbus {
