@@ -14,7 +14,7 @@ use crate::units;
 #[derive(Debug)]
 pub(super) struct Reader {
     framing: Arc<framing::Config>,
-    decoder: Decoder,
+    decoder: Box<Decoder>,
     device: Arc<str>,
     context: Context,
 }
@@ -48,7 +48,7 @@ impl Reader {
     ) -> Self {
         Self {
             framing: Arc::new(framing.clone()),
-            decoder: Decoder::new(decode),
+            decoder: Box::new(Decoder::new(decode)),
             device: device.map_or_else(|| context.name.clone(), Arc::from),
             context: context.clone(),
         }

@@ -40,8 +40,8 @@ pub(super) enum Reaction {
 pub(super) struct Endpoint {
     context: Context,
     allow: Box<[Network]>,
-    json: Decoder,
-    senml: Decoder,
+    json: Box<Decoder>,
+    senml: Box<Decoder>,
     /// In the order of their arrival.
     waiting: VecDeque<Waiting>,
 }
@@ -70,8 +70,8 @@ impl Endpoint {
         Self {
             context: context.clone(),
             allow: allow.into(),
-            json: Decoder::new(&decode::Config::Json(Default::default())),
-            senml: Decoder::new(&decode::Config::Senml(Default::default())),
+            json: Box::new(Decoder::new(&decode::Config::Json(Default::default()))),
+            senml: Box::new(Decoder::new(&decode::Config::Senml(Default::default()))),
             waiting: VecDeque::new(),
         }
     }

@@ -73,6 +73,9 @@ pub(super) struct Meaning {
     pub(super) text: bool,
 }
 
+/// What the value at a place with a name means.
+pub(super) type Named = (Box<str>, Meaning);
+
 impl Meaning {
     pub(super) fn new(metric: Box<str>, unit: Option<Box<str>>, scale: f64, offset: f64) -> Self {
         Self { metric, unit, scale: Scale { scale, offset }, text: false }

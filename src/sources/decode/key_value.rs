@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer};
 
-use super::field::{self, Field, Meaning, Sink};
+use super::field::{self, Field, Named, Sink};
 use super::{LeftOut, TimeUnit, Undecodable, utf8};
 use crate::model::Readings;
 
@@ -62,7 +62,7 @@ impl Config {
 #[derive(Debug)]
 pub struct KeyValue {
     config: Config,
-    fields: Option<Box<[(Box<str>, Meaning)]>>,
+    fields: Option<Box<[Named]>>,
     pairs: Pairs,
 }
 

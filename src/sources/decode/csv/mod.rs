@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 
-use super::field::{self, Field, Meaning, Sink};
+use super::field::{self, Field, Named, Sink};
 use super::{LeftOut, TimeUnit, Undecodable, number, utf8};
 use crate::model::{Readings, is_name};
 use cells::Cells;
@@ -91,7 +91,7 @@ pub struct Csv {
     separator: u8,
     device: Option<Box<str>>,
     time: Option<(Box<str>, TimeUnit)>,
-    fields: Option<Box<[(Box<str>, Meaning)]>>,
+    fields: Option<Box<[Named]>>,
     columns: Option<Shared>,
     /// The latest header: the devices of one listener mostly send the same.
     latest: Option<Shared>,

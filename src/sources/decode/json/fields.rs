@@ -329,6 +329,8 @@ impl<'a> Visitor<'_> for Key<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::super::tests::{all, found, readings};
     use super::super::Json;
     use super::*;
@@ -463,5 +465,43 @@ mod tests {
             keys("fields = [{ from = '/a', metric = 'm', text = true, scale = 2 }]"),
             ["decode.fields"]
         );
+    }
+
+    /// Documents of few keys, so that pointers find something.
+    fn document() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![Just(serde_json::Value::Null), any::<i64>().prop_map(Into::into)];
+        leaf.prop_recursive(3, 24, 3, |inner| {
+            let key = prop_oneof!["[a-b]", "[0-2]", Just("a/b".to_owned()), Just("~".to_owned())];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                proptest::collection::btree_map(key, inner, 0..4)
+                    .prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn pointers_find_what_a_tree_finds_at_them(
+            document in document(),
+            pointers in proptest::collection::btree_set("(/(a|b|0|1|2|01|a~1b|~0)){0,3}", 1..5),
+        ) {
+            let field = |(number, pointer)| format!("{{ from = '{pointer}', metric = '{number}' }}");
+            let fields: Vec<_> = pointers.iter().enumerate().map(field).collect();
+            let found = decode(&format!("fields = [{}]", fields.join(", ")), &document.to_string());
+            let at = |(number, pointer): (usize, &String)| {
+                let value = document.pointer(pointer)?.as_i64()?;
+                Some((number.to_string(), Value::Int(value)))
+            };
+            let expected: Vec<_> = pointers.iter().enumerate().filter_map(at).collect();
+            match found {
+                Ok((found, left_out)) => {
+                    prop_assert_eq!(left_out.ignored, (pointers.len() - expected.len()) as u64);
+                    let found: Vec<_> = found.into_iter().map(|found| (found.1, found.2)).collect();
+                    prop_assert_eq!(found, expected);
+                }
+                Err(_) => prop_assert_eq!(expected, []),
+            }
+        }
     }
 }

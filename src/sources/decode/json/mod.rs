@@ -104,7 +104,7 @@ pub struct Json {
     config: Config,
     object: Object,
     /// In place of `object`, where the configuration has `fields`.
-    fields: Option<fields::Fields>,
+    fields: Option<Box<fields::Fields>>,
 }
 
 /// What is gathered of one object before it is known to be whole. Its memory serves frame after frame.
@@ -125,7 +125,7 @@ const KEEP_MEASURED: usize = 256;
 
 impl Json {
     pub(super) fn new(config: &Config) -> Self {
-        let fields = config.fields.as_ref().map(|fields| fields::Fields::new(config, fields));
+        let fields = config.fields.as_ref().map(|fields| Box::new(fields::Fields::new(config, fields)));
         Self { config: config.clone(), object: Object::default(), fields }
     }
 
