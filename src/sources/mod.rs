@@ -241,7 +241,9 @@ impl Source for AnySource {
 
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         Ok(match config {
-            Config::CoapServer(config) => Self::CoapServer(Box::new(coap::Server::open(config, context).await?)),
+            Config::CoapServer(config) => {
+                Self::CoapServer(Box::new(coap::Server::open(config, context).await?))
+            }
             Config::Modbus(config) => Self::Modbus(modbus::Modbus::open(config, context).await?),
             Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
             Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
