@@ -229,7 +229,7 @@ pub enum AnySource {
     /// Devices that are asked.
     Modbus(modbus::Modbus),
     /// A serial line.
-    Serial(serial::Serial),
+    Serial(Box<serial::Serial>),
     /// Simulated sensors.
     Simulated(simulated::Simulated),
     /// Devices that connect by TCP, or one that is dialled.
@@ -245,7 +245,7 @@ impl Source for AnySource {
                 Self::CoapServer(Box::new(coap::Server::open(config, context).await?))
             }
             Config::Modbus(config) => Self::Modbus(modbus::Modbus::open(config, context).await?),
-            Config::Serial(config) => Self::Serial(serial::Serial::open(config, context).await?),
+            Config::Serial(config) => Self::Serial(Box::new(serial::Serial::open(config, context).await?)),
             Config::Simulated(config) => Self::Simulated(simulated::Simulated::open(config, context).await?),
             Config::Tcp(config) => Self::Tcp(tcp::Tcp::open(config, context).await?),
         })

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use tokio_serial::{ErrorKind, SerialStream};
 
 use super::SourceError;
+use super::uart::{self, Rs485};
 
 pub(super) use tokio_serial::{DataBits, Parity as LineParity, SerialStream as Port, StopBits};
 
@@ -20,15 +21,21 @@ pub(super) struct Settings {
     pub(super) parity: tokio_serial::Parity,
     pub(super) stop_bits: StopBits,
     pub(super) flow_control: tokio_serial::FlowControl,
+    /// Whether the driver is to hand over bytes as they come.
+    pub(super) low_latency: bool,
+    /// How the driver switches the direction of an RS-485 line.
+    pub(super) rs485: Option<Rs485>,
 }
 
 impl Settings {
     /// What is wrong with them, as (key, what and what to do).
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        if (50..=4_000_000).contains(&self.baud) {
-            return Vec::new();
+        let mut problems = Vec::new();
+        if !(50..=4_000_000).contains(&self.baud) {
+            problems.push(("baud", format!("`baud` {} must lie within 50 and 4000000", self.baud)));
         }
-        vec![("baud", format!("`baud` {} must lie within 50 and 4000000", self.baud))]
+        problems.extend(self.rs485.iter().flat_map(Rs485::problems));
+        problems
     }
 
     /// How long one character is on the line, with its start bit and all that follows.
@@ -106,7 +113,20 @@ pub(super) fn open(port: &str, settings: &Settings) -> Result<SerialStream, Sour
         .stop_bits(settings.stop_bits)
         .flow_control(settings.flow_control)
         .exclusive(true);
-    SerialStream::open(&builder).map_err(|error| refused(port, &error))
+    let open = SerialStream::open(&builder).map_err(|error| refused(port, &error))?;
+    if let Some(rs485) = &settings.rs485 {
+        uart::set_rs485(&open, rs485).map_err(|error| SourceError::Refused {
+            what: port.to_owned(),
+            cause: format!("its driver does not switch the direction of an RS-485 line ({error})"),
+            hint: "leave `rs485` out where the adapter switches by itself".to_owned(),
+        })?;
+    }
+    if settings.low_latency {
+        if let Err(error) = uart::set_low_latency(&open) {
+            tracing::warn!("`low_latency` is not possible on {port}, whose driver says: {error}");
+        }
+    }
+    Ok(open)
 }
 
 /// What it means that an open `port` failed, or, without an error, gave its end.

@@ -19,10 +19,9 @@ use tokio_serial::{DataBits, SerialStream, StopBits};
 use super::poll::{self, Due, Poll};
 use super::port::{self, FlowControl, Parity, Settings};
 use super::stream::{Reader, Stream};
-use super::uart::{self, Direction, Errors};
+use super::uart::{self, Errors, Rs485};
 use super::{Batch, Context, Source, SourceError, decode, framing};
 use crate::model::{NAME_MAX, Readings, Stamp, is_name};
-use crate::units;
 
 /// A source of `type = "serial"`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -61,66 +60,6 @@ pub struct Config {
     pub device: Option<Box<str>>,
 }
 
-/// `rs485`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rs485 {
-    /// The level of RTS while sending.
-    pub rts_on_send: bool,
-    /// And behind it.
-    pub rts_after_send: bool,
-    /// From RTS to the first byte, at most 100 ms.
-    #[serde(deserialize_with = "units::duration")]
-    pub delay_before_send: Duration,
-    /// From the last byte to RTS, at most 100 ms.
-    #[serde(deserialize_with = "units::duration")]
-    pub delay_after_send: Duration,
-}
-
-impl Default for Rs485 {
-    fn default() -> Self {
-        Self {
-            rts_on_send: true,
-            rts_after_send: false,
-            delay_before_send: Duration::ZERO,
-            delay_after_send: Duration::ZERO,
-        }
-    }
-}
-
-/// The kernel allows no more.
-const MAX_DELAY: Duration = Duration::from_millis(100);
-
-impl Rs485 {
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        if self.rts_on_send == self.rts_after_send {
-            let text =
-                "`rts_after_send` is `rts_on_send`: the direction would never change, so change one of them";
-            problems.push(("rs485.rts_after_send", text.to_owned()));
-        }
-        for (key, name, delay) in [
-            ("rs485.delay_before_send", "delay_before_send", self.delay_before_send),
-            ("rs485.delay_after_send", "delay_after_send", self.delay_after_send),
-        ] {
-            if delay > MAX_DELAY {
-                problems.push((key, format!("`{name}` must be at most {}", units::show(MAX_DELAY))));
-            }
-        }
-        problems
-    }
-
-    fn direction(&self) -> Direction {
-        let ms = |delay: Duration| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
-        Direction {
-            rts_on_send: self.rts_on_send,
-            rts_after_send: self.rts_after_send,
-            before_ms: ms(self.delay_before_send),
-            after_ms: ms(self.delay_after_send),
-        }
-    }
-}
-
 impl Config {
     fn settings(&self) -> Settings {
         Settings {
@@ -129,6 +68,8 @@ impl Config {
             parity: self.parity,
             stop_bits: self.stop_bits,
             flow_control: self.flow_control,
+            low_latency: self.low_latency,
+            rs485: self.rs485,
         }
     }
 
@@ -142,7 +83,6 @@ impl Config {
             ));
         }
         problems.extend(self.settings().problems());
-        problems.extend(self.rs485.iter().flat_map(Rs485::problems));
         problems.extend(self.poll.iter().flat_map(poll::Config::problems));
         if self.device.as_ref().is_some_and(|device| !is_name(device)) {
             problems.push(("device", format!("`device` must have 1 to {NAME_MAX} bytes")));
@@ -192,22 +132,6 @@ impl Source for Serial {
     async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         let reader = Reader::new(&config.framing, &config.decode, config.device.as_deref(), context);
         let port = port::open(&config.port, &config.settings())?;
-        if let Some(rs485) = &config.rs485 {
-            uart::set_rs485(&port, rs485.direction()).map_err(|error| SourceError::Refused {
-                what: config.port.to_string(),
-                cause: format!("its driver does not switch the direction of an RS-485 line ({error})"),
-                hint: "leave `rs485` out where the adapter switches by itself".to_owned(),
-            })?;
-        }
-        if config.low_latency {
-            if let Err(error) = uart::set_low_latency(&port) {
-                tracing::warn!(
-                    source = &*context.name,
-                    "`low_latency` is not possible on {}, whose driver says: {error}",
-                    config.port
-                );
-            }
-        }
         let came = context.clock.now();
         Ok(Self {
             name: config.port.clone(),

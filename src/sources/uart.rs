@@ -3,6 +3,11 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::units;
 
 /// `struct serial_struct`.
 #[repr(C)]
@@ -30,7 +35,7 @@ struct Serial {
 /// `struct serial_rs485`.
 #[repr(C)]
 #[derive(Debug, Default)]
-struct Rs485 {
+struct SerialRs485 {
     flags: u32,
     delay_rts_before_send: u32,
     delay_rts_after_send: u32,
@@ -57,13 +62,55 @@ const SER_RS485_ENABLED: u32 = 1;
 const SER_RS485_RTS_ON_SEND: u32 = 1 << 1;
 const SER_RS485_RTS_AFTER_SEND: u32 = 1 << 2;
 
-/// How RTS switches the direction of a line, and what stands between that and the bytes, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Direction {
-    pub(super) rts_on_send: bool,
-    pub(super) rts_after_send: bool,
-    pub(super) before_ms: u32,
-    pub(super) after_ms: u32,
+/// How RTS switches the direction of an RS-485 line, and what stands between that and the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rs485 {
+    /// The level of RTS while sending.
+    pub rts_on_send: bool,
+    /// And behind it.
+    pub rts_after_send: bool,
+    /// From RTS to the first byte, at most 100 ms.
+    #[serde(deserialize_with = "units::duration")]
+    pub delay_before_send: Duration,
+    /// From the last byte to RTS, at most 100 ms.
+    #[serde(deserialize_with = "units::duration")]
+    pub delay_after_send: Duration,
+}
+
+impl Default for Rs485 {
+    fn default() -> Self {
+        Self {
+            rts_on_send: true,
+            rts_after_send: false,
+            delay_before_send: Duration::ZERO,
+            delay_after_send: Duration::ZERO,
+        }
+    }
+}
+
+/// The kernel allows no more.
+const MAX_DELAY: Duration = Duration::from_millis(100);
+
+impl Rs485 {
+    /// What is wrong across keys, as (key, what and what to do).
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.rts_on_send == self.rts_after_send {
+            let text =
+                "`rts_after_send` is `rts_on_send`: the direction would never change, so change one of them";
+            problems.push(("rs485.rts_after_send", text.to_owned()));
+        }
+        for (key, name, delay) in [
+            ("rs485.delay_before_send", "delay_before_send", self.delay_before_send),
+            ("rs485.delay_after_send", "delay_after_send", self.delay_after_send),
+        ] {
+            if delay > MAX_DELAY {
+                problems.push((key, format!("`{name}` must be at most {}", units::show(MAX_DELAY))));
+            }
+        }
+        problems
+    }
 }
 
 /// Has the driver hand over bytes as they come, not when its timer ends.
@@ -77,15 +124,16 @@ pub(super) fn set_low_latency(port: &impl AsRawFd) -> io::Result<()> {
 }
 
 /// Has the driver switch the line's direction by RTS.
-pub(super) fn set_rs485(port: &impl AsRawFd, direction: Direction) -> io::Result<()> {
+pub(super) fn set_rs485(port: &impl AsRawFd, rs485: &Rs485) -> io::Result<()> {
     let flag = |set, flag| if set { flag } else { 0 };
-    let mut rs485 = Rs485 {
+    let ms = |delay: Duration| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+    let mut rs485 = SerialRs485 {
         flags: SER_RS485_ENABLED
-            | flag(direction.rts_on_send, SER_RS485_RTS_ON_SEND)
-            | flag(direction.rts_after_send, SER_RS485_RTS_AFTER_SEND),
-        delay_rts_before_send: direction.before_ms,
-        delay_rts_after_send: direction.after_ms,
-        ..Rs485::default()
+            | flag(rs485.rts_on_send, SER_RS485_RTS_ON_SEND)
+            | flag(rs485.rts_after_send, SER_RS485_RTS_AFTER_SEND),
+        delay_rts_before_send: ms(rs485.delay_before_send),
+        delay_rts_after_send: ms(rs485.delay_after_send),
+        ..SerialRs485::default()
     };
     call(port, libc::TIOCSRS485, &mut rs485)
 }
@@ -137,7 +185,7 @@ mod tests {
     fn the_structs_have_the_sizes_that_the_kernel_copies() {
         let pointer = size_of::<usize>();
         assert_eq!(size_of::<Serial>(), if pointer == 8 { 72 } else { 60 });
-        assert_eq!(size_of::<Rs485>(), 32);
+        assert_eq!(size_of::<SerialRs485>(), 32);
         assert_eq!(size_of::<Counter>(), 80);
     }
 
@@ -152,7 +200,6 @@ mod tests {
     fn what_is_no_port_says_so() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(set_low_latency(&file).is_err() && errors(&file).is_none());
-        let direction = Direction { rts_on_send: true, rts_after_send: false, before_ms: 0, after_ms: 0 };
-        assert!(set_rs485(&file, direction).is_err());
+        assert!(set_rs485(&file, &Rs485::default()).is_err());
     }
 }

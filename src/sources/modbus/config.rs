@@ -11,6 +11,7 @@ use super::register::{EVERY_MAX, EVERY_MIN, Register};
 use crate::model::{NAME_MAX, is_name};
 use crate::sources::SourceError;
 use crate::sources::port::{self, DataBits, LineParity, Parity, Settings, StopBits};
+use crate::sources::uart::Rs485;
 use crate::units;
 
 /// A source of `type = "modbus"`.
@@ -30,6 +31,11 @@ pub struct Config {
     parity: Option<LineParity>,
     #[serde(default, deserialize_with = "stop_bits")]
     stop_bits: Option<StopBits>,
+    /// As for a serial source.
+    #[serde(default)]
+    low_latency: bool,
+    /// As for a serial source.
+    rs485: Option<Rs485>,
     /// How often each register is read: 10 ms to a day.
     #[serde(default = "ten_seconds", deserialize_with = "units::duration")]
     pub every: Duration,
@@ -146,6 +152,8 @@ impl Config {
             parity: self.parity.unwrap_or(LineParity::Even),
             stop_bits: self.stop_bits.unwrap_or_else(port::one),
             flow_control: port::FlowControl::none(),
+            low_latency: self.low_latency,
+            rs485: self.rs485,
         }
     }
 
@@ -242,6 +250,8 @@ impl Config {
                 ("data_bits", self.data_bits.is_some()),
                 ("parity", self.parity.is_some()),
                 ("stop_bits", self.stop_bits.is_some()),
+                ("low_latency", self.low_latency),
+                ("rs485", self.rs485.is_some()),
             ];
             for (key, _) in keys.into_iter().filter(|(_, written)| *written) {
                 problems
@@ -370,6 +380,8 @@ impl Config {
                     ("baud", ours.baud != theirs.baud),
                     ("parity", ours.parity != theirs.parity),
                     ("stop_bits", ours.stop_bits != theirs.stop_bits),
+                    ("low_latency", ours.low_latency != theirs.low_latency),
+                    ("rs485", ours.rs485 != theirs.rs485),
                 ];
                 keys.into_iter().find(|(_, differ)| *differ).map(|(key, _)| key)
             }
