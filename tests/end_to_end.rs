@@ -140,9 +140,9 @@ fn an_adapter_that_is_pulled_and_put_back_under_load_costs_no_line_but_those_on_
     let numbers: Vec<_> =
         messages.iter().map(|message| message["metrics"]["n"]["value"].as_u64().unwrap()).collect();
     assert!(numbers.is_sorted_by(|one, next| one < next), "each once, in order: {numbers:?}");
-    assert!(site.agent.terminate().unwrap().success());
     let log = site.agent.log().join("\n");
-    assert!(log.matches("it was unplugged").count() >= 3, "{log}");
+    assert!(log.contains("it was unplugged"), "{log}");
+    assert!(site.agent.terminate().unwrap().success());
 }
 
 /// A device that counts, ten lines every 10 ms.
