@@ -1,6 +1,8 @@
 //! What the targets have in common. A target gives a part of the daemon what libFuzzer makes up, and an oracle says
 //! whether what came out is right.
 
+pub mod decode;
+
 use std::sync::Arc;
 
 use weir::sources::framing::{Config, Framer, Refused};
