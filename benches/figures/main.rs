@@ -14,6 +14,7 @@ mod appends;
 mod backlog;
 mod coap;
 mod connections;
+mod decode;
 mod disk;
 mod drain;
 mod idle;
@@ -68,6 +69,8 @@ enum Figure {
     Drain,
     /// Bytes written to the disk in an outage, and the file's size
     Offline,
+    /// Frames a second through each decoder
+    Decode,
 }
 
 /// How much is measured.
@@ -138,6 +141,7 @@ fn main() -> Result<()> {
             Figure::Appends => appends::measure(&extent),
             Figure::Drain => drain::measure(&extent),
             Figure::Offline => offline::measure(&extent),
+            Figure::Decode => decode::measure(&extent),
         }?;
     }
     Ok(())
