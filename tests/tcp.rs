@@ -107,6 +107,37 @@ fn ten_thousand_connections_each_bring_their_reading_once() {
     assert!(!site.agent.log().iter().any(|line| line.contains("cut_off")));
 }
 
+#[test]
+fn a_device_that_sends_without_pause_does_not_keep_what_waits_from_being_sent() {
+    const ENOUGH: u64 = 2_000;
+    let port = port();
+    let arrived = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&arrived);
+    let keep = move |line: &str| {
+        count.fetch_add(u64::from(line.contains("/data/")), Ordering::Relaxed);
+        false
+    };
+    let table = format!(
+        "[sources.field]\ntype = 'tcp'\nlisten = '127.0.0.1:{port}'\ndecode = {{ type = 'text', metric = 'n' }}\n"
+    );
+    let mut site = Site::sifted(keep, &table);
+    site.agent.start_until(" open").unwrap();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut device, lines) = (device(port), "1\n".repeat(32 << 10));
+            while !ended.load(Ordering::Relaxed) && device.write_all(lines.as_bytes()).is_ok() {}
+        });
+        // All that arrives does so while it sends.
+        let enough = (0..300).any(|_| {
+            thread::sleep(Duration::from_millis(100));
+            arrived.load(Ordering::Relaxed) >= ENOUGH
+        });
+        ended.store(true, Ordering::Relaxed);
+        assert!(enough, "{} messages in half a minute", arrived.load(Ordering::Relaxed));
+    });
+}
+
 /// A device that speaks TLS: openssl's client sends `text` and ends.
 fn s_client(port: u16, trusted: &Path, own: Option<&Files>, more: &[&str], text: &str) -> bool {
     let mut command = Command::new("openssl");

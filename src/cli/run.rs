@@ -61,12 +61,17 @@ async fn serve(arguments: Configured) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// So many tasks have a turn before sockets and `forward` are looked at again. A turn of a source or of `process` that has
+/// much to do takes milliseconds: by tokio's own 61, whoever sends without pause would keep answers from being heard.
+const EVENT_INTERVAL: u32 = 2;
+
 /// Runs `work` on this thread, and waits for nothing else: a name lookup that hangs, on a thread of its own, would
 /// hold up the end for as long as it hangs.
 pub(super) fn to_its_end<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     // Where files are short, tokio panics for the want of its signals' pair. It has three more open by then.
     drop([UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(EVENT_INTERVAL).build()?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result

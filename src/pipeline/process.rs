@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::channel::Place;
@@ -74,7 +75,10 @@ pub async fn run(
         if !messages.is_empty() {
             outbox.append(std::mem::take(&mut messages)).await;
         }
-        drop(in_hand);
+        if in_hand.take().is_some() {
+            // Else it would do all that is in the channel in one turn.
+            yield_now().await;
+        }
     }
 }
 
