@@ -182,6 +182,11 @@ impl DeadLetters {
         (found, rest.next().and(last))
     }
 
+    /// The ids of all, in order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> {
+        self.kept.keys().copied()
+    }
+
     /// The letter with this id.
     pub(super) fn get(&self, id: Id) -> Option<Kept> {
         self.kept.get(&id).copied()

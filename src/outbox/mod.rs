@@ -42,6 +42,7 @@ mod store;
 mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -396,11 +397,20 @@ impl Outbox {
         letters
     }
 
-    /// Puts dead letters back at the end of the queue, under their old ids, and tells how many were there. Comes back
-    /// once the disk has them in the queue; where it takes no writes, at once.
+    /// The ids of all dead letters that there are now, in order.
+    #[must_use]
+    pub fn dead_letter_ids(&self) -> Vec<Id> {
+        self.shared.queue().dead_ids()
+    }
+
+    /// Puts dead letters back at the end of the queue, under their old ids, each once, and tells how many were there:
+    /// those as well that have come back as dead letters meanwhile. Comes back once the disk has them in the queue; where
+    /// it takes no writes, at once.
     pub async fn send_again(&self, ids: &[Id]) -> u64 {
         let shared = &*self.shared;
-        let (mut moved, mut rest) = (Vec::new(), ids);
+        let mut seen = HashSet::new();
+        let ids: Vec<Id> = ids.iter().copied().filter(|id| seen.insert(*id)).collect();
+        let (mut moved, mut rest) = (Vec::new(), &ids[..]);
         while !rest.is_empty() {
             let ids = rest.to_vec();
             let Some((count, found)) = self.ask(|answer| Ask::SendAgain { ids, answer }).await else { break };
@@ -409,9 +419,9 @@ impl Outbox {
             shared.ready.notify_waiters();
             shared.wait(&shared.ready, |queue| queue.is_revived().then_some(())).await;
         }
-        // One that found no room is a dead letter still.
+        // One that found no room is the dead letter still that it was.
         let queue = shared.queue();
-        moved.iter().filter(|id| !queue.is_dead(**id)).count() as u64
+        moved.iter().filter(|letter| !queue.is_kept(**letter)).count() as u64
     }
 
     /// Forgets dead letters for good, and tells how many were there. Their loss was told when they were given up. Comes

@@ -181,26 +181,13 @@ impl Answers {
         }
     }
 
-    /// Has these dead letters meet their fate, or all, by parts; and tells how many those were.
+    /// Has these dead letters meet their fate, or all that there are now, and tells how many those were. What becomes a
+    /// dead letter meanwhile, again perhaps, is left as it is.
     async fn letters(&self, ids: Option<Vec<Id>>, fate: Fate) -> u64 {
-        if let Some(ids) = ids {
-            return self.meet(&ids, fate).await;
-        }
-        let mut count = 0;
-        loop {
-            let letters = self.outbox.dead_letters(None, PAGE).await;
-            let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
-            match self.meet(&ids, fate).await {
-                0 => return count,
-                some => count += some,
-            }
-        }
-    }
-
-    async fn meet(&self, ids: &[Id], fate: Fate) -> u64 {
+        let ids = ids.unwrap_or_else(|| self.outbox.dead_letter_ids());
         match fate {
-            Fate::SentAgain => self.outbox.send_again(ids).await,
-            Fate::Forgotten => self.outbox.forget_dead_letters(ids).await,
+            Fate::SentAgain => self.outbox.send_again(&ids).await,
+            Fate::Forgotten => self.outbox.forget_dead_letters(&ids).await,
         }
     }
 

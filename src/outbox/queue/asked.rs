@@ -23,8 +23,8 @@ pub(in super::super) enum Ask {
     Page { from: Position, limit: usize, answer: Sender<Part> },
     /// The dead letters after an id, and the id to go on after.
     DeadLetters { after: Option<Id>, limit: usize, answer: Sender<(Vec<Dead>, Option<Id>)> },
-    /// Has the first of these sent again. How many those were, and which were there.
-    SendAgain { ids: Vec<Id>, answer: Sender<(usize, Vec<Id>)> },
+    /// Has the first of these sent again. How many those were, and the letters that were there.
+    SendAgain { ids: Vec<Id>, answer: Sender<(usize, Vec<Kept>)> },
     /// Forgets these dead letters. How many were there.
     Forget { ids: Vec<Id>, answer: Sender<u64> },
 }
@@ -37,9 +37,14 @@ impl Queue {
         }
     }
 
-    /// Whether there is a dead letter with this id.
-    pub(in super::super) fn is_dead(&self, id: Id) -> bool {
-        self.dead.get(id).is_some()
+    /// Whether this very letter is kept, and not one that the same message has become since: that has another key.
+    pub(in super::super) fn is_kept(&self, letter: Kept) -> bool {
+        self.dead.get(letter.id) == Some(letter)
+    }
+
+    /// The ids of all dead letters, in order.
+    pub(in super::super) fn dead_ids(&self) -> Vec<Id> {
+        self.dead.ids().collect()
     }
 
     /// Whether the disk has everything in the queue that was sent again, or cannot have it just now.
@@ -146,7 +151,8 @@ impl Queue {
             Ask::SendAgain { ids, answer } => {
                 let (count, found) = self.first_of(&ids);
                 let mut moved = Vec::new();
-                for Kept { key, id, .. } in found {
+                for letter in found {
+                    let Kept { key, id, .. } = letter;
                     let dead = self.dead.fresh(key).cloned().or_else(|| letters.remove(&key));
                     let bytes = dead.as_ref().map(|dead| told(&dead.bytes));
                     let bytes = bytes.filter(|bytes| bytes.len() <= self.settings.message_max);
@@ -154,7 +160,7 @@ impl Queue {
                         self.dead.take(key);
                         let position = self.push(id, bytes, now);
                         self.revived.insert(position, (key, dead));
-                        moved.push(id);
+                        moved.push(letter);
                     }
                 }
                 self.bound_memory(now);

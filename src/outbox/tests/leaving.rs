@@ -1,6 +1,7 @@
 //! What leaves unsent: for its age, for want of room, by order, or as a dead letter that may come back.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -320,6 +321,37 @@ async fn g7_a_loss_is_told_once_whatever_becomes_of_the_dead_letter() {
     assert_eq!(outbox.stats().expired.get(), 1);
     let losses = gaps(&outbox).await;
     assert!(losses.iter().all(|gap| gap.cause == Cause::Crash), "{losses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_that_come_back_at_once_are_sent_again_once_for_each_question_and_counted() {
+    let platter = Platter::new(1 << 20);
+    let outbox = open(platter.clone(), settings(WHEN_OFFLINE)).outbox;
+    outbox.append(messages(0..3)).await;
+    let out = taken(&outbox).await;
+    for outgoing in &out {
+        outbox.give_up(outgoing.id, Cause::Refused, "no");
+    }
+    sleep(Duration::from_secs(20)).await;
+    let (other, sent) = (outbox.clone(), Arc::<AtomicU64>::default());
+    let counted = sent.clone();
+    // A broker that refuses what comes, before the disk has it in the queue.
+    tokio::spawn(async move {
+        loop {
+            for outgoing in other.next(1, usize::MAX).await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                other.give_up(outgoing.id, Cause::Refused, "no");
+            }
+        }
+    });
+    for times in 1..=3 {
+        let letters = outbox.dead_letter_ids();
+        assert_eq!(letters, ids(&out));
+        let twice = [&letters[..], &letters[..]].concat();
+        assert_eq!(outbox.send_again(&twice).await, 3);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(sent.load(Ordering::Relaxed), 3 * times);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -422,8 +422,8 @@ impl<'a> World<'a> {
         while !ids.is_empty() {
             let chosen = ids.clone();
             let (count, moved) = self.ask(|answer| Ask::SendAgain { ids: chosen, answer });
-            for id in moved {
-                self.revived.insert(self.ids[&id]);
+            for letter in moved {
+                self.revived.insert(self.ids[&letter.id]);
                 self.revivals += 1;
             }
             ids.drain(..count);
@@ -436,7 +436,7 @@ impl<'a> World<'a> {
             {
                 // It may have been answered for, or lost once more, since an earlier time.
                 let settled = self.acknowledged.contains(number) || self.out.contains_key(id);
-                let kept = stored.contains(number) || self.queue.is_dead(*id);
+                let kept = stored.contains(number) || self.queue.dead_ids().contains(id);
                 assert!(
                     kept || settled || self.may_be_lost(),
                     "{number} is neither in the queue nor a dead letter"
