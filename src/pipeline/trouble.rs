@@ -11,7 +11,7 @@ pub const STEADY: Duration = Duration::from_secs(10);
 /// The history of one thing, as far as it decides what is told.
 #[derive(Debug, Default)]
 pub struct Trouble {
-    /// Since when it has not been well for long.
+    /// Since when it is not well; `None` while it is.
     since: Option<Duration>,
     well_since: Option<Duration>,
     told: Option<String>,
@@ -28,7 +28,7 @@ impl Trouble {
     /// It is well. Gives for how long it was not, where that is worth a line.
     pub fn over(&mut self, now: Duration) -> Option<Duration> {
         self.well_since = Some(now);
-        let down = now.saturating_sub(self.since.unwrap_or(now));
+        let down = now.saturating_sub(self.since.take().unwrap_or(now));
         is_worth_a_line(self.relapses).then_some(down)
     }
 
@@ -81,6 +81,19 @@ mod tests {
         assert!(trouble.is_steady(second(70)));
         assert!(trouble.again("timed out", second(100)), "it is news once it had been well");
         assert_eq!(trouble.over(second(130)), Some(second(30)));
+    }
+
+    #[test]
+    fn an_outage_begins_when_it_goes_away_even_where_it_was_not_well_for_long() {
+        let ms = Duration::from_millis;
+        let mut trouble = Trouble::new(ms(0));
+        assert!(trouble.again("nothing listens there", ms(10)));
+        assert!(trouble.again("timed out", ms(20)));
+        assert_eq!(trouble.over(ms(55_890)), Some(ms(55_890)), "tried in vain since the start");
+        assert!(trouble.again("went away", ms(57_410)));
+        assert!(trouble.again("nothing listens there", ms(58_000)));
+        assert_eq!(trouble.over(ms(61_040)), Some(ms(3_630)));
+        assert_eq!(trouble.over(ms(62_000)), Some(ms(0)), "it was well until it was made anew");
     }
 
     #[test]
