@@ -81,4 +81,8 @@ pub struct DeadLetters {
     pub kept: u64,
     /// Those that made way for others.
     pub dropped: u64,
+    /// How often one that was sent again was refused again: its loss was counted the first time.
+    pub refused_again: u64,
+    /// Those that were sent again and lost otherwise, which is no new loss either.
+    pub lost_again: u64,
 }

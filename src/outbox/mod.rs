@@ -45,6 +45,7 @@ mod writer;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -333,10 +334,11 @@ impl Outbox {
     }
 
     /// Enters a message that was handed out as lost, and keeps it among the dead letters, with `reason` for a person.
-    /// Of these there are at most a thousand, and a sixteenth of `max_bytes`: the oldest make way.
-    pub fn give_up(&self, id: Id, cause: Cause, reason: &str) {
+    /// Of these there are at most a thousand, and a sixteenth of `max_bytes`: the oldest make way. Whether it is a new
+    /// loss, and not that of a message that was given up before; `None` where it is not there any more.
+    pub fn give_up(&self, id: Id, cause: Cause, reason: &str) -> Option<bool> {
         let now = self.shared.clock.now();
-        self.shared.change(|queue| queue.give_up(id, cause, Some(reason), now));
+        self.shared.change(|queue| queue.give_up(id, cause, Some(reason), now))
     }
 
     /// Waits until losses are to be told, and hands out their records, sealed and on the disk: what is lost later is
@@ -371,11 +373,12 @@ impl Outbox {
     pub async fn purge(&self) -> u64 {
         let shared = &*self.shared;
         let stats = self.stats();
-        let before = stats.purged.get();
+        let purged = || stats.purged.get() + stats.purged_again.load(Ordering::Relaxed);
+        let before = purged();
         let now = shared.clock.monotonic();
         shared.change(|queue| queue.purge(now));
         shared.wait(&shared.ready, |queue| queue.is_purged().then_some(())).await;
-        let messages = stats.purged.get() - before;
+        let messages = purged() - before;
         tracing::warn!(messages, "the buffer was purged, as somebody asked for it: reported as a gap");
         messages
     }

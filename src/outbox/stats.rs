@@ -33,6 +33,10 @@ pub struct Stats {
     pub expired: Tally,
     /// Messages purged in this run.
     pub purged: Tally,
+    /// Dead letters that were sent again in this run and lost before they went: no new losses.
+    pub lost_again: Tally,
+    /// Of these, purged.
+    pub(super) purged_again: AtomicU64,
     /// Dead letters that are kept.
     pub dead_letters: AtomicU64,
     /// Dead letters that were not kept, or made way for others, in this run.

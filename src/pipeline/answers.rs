@@ -126,6 +126,8 @@ impl Answers {
             dead_letters: DeadLetters {
                 kept: get(&stats.dead_letters),
                 dropped: stats.dead_letters_dropped.get(),
+                refused_again: forward.refused_again.get(),
+                lost_again: stats.lost_again.get(),
             },
         }
     }

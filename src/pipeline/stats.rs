@@ -49,6 +49,8 @@ pub(super) fn log(process: &series::Stats, outbox: &outbox::Stats, forward: &for
         still_waiting = outbox.waiting(),
         put_off = forward.put_off.get(),
         given_up = forward.given_up.get(),
+        refused_again = forward.refused_again.get(),
+        lost_again = outbox.lost_again.get(),
         evicted = get(&outbox.evicted),
         full = outbox.full.get(),
         expired = outbox.expired.get(),

@@ -81,7 +81,13 @@ fn settled(settled: &Settled) -> Vec<(String, String)> {
 }
 
 fn dead_letters(letters: &DeadLetters) -> Vec<(String, String)> {
-    rows([("kept", letters.kept.to_string()), ("dropped", letters.dropped.to_string())])
+    let DeadLetters { kept, dropped, refused_again, lost_again } = letters;
+    rows([
+        ("kept", kept.to_string()),
+        ("dropped", dropped.to_string()),
+        ("refused again", format!("{refused_again} (no new losses)")),
+        ("otherwise lost", format!("{lost_again} once sent again (no new losses)")),
+    ])
 }
 
 fn rows<const N: usize>(rows: [(&str, String); N]) -> Vec<(String, String)> {
@@ -126,7 +132,7 @@ mod tests {
                 salvaged: 0,
                 gaps_to_tell: 1,
             },
-            dead_letters: DeadLetters { kept: 1, dropped: 0 },
+            dead_letters: DeadLetters { kept: 1, dropped: 0, refused_again: 6, lost_again: 2 },
         }
     }
 
@@ -158,6 +164,8 @@ since the start
 dead letters
   kept               1
   dropped            0
+  refused again      6 (no new losses)
+  otherwise lost     2 once sent again (no new losses)
 ";
 
     fn shown(standing: &Standing) -> String {

@@ -15,14 +15,39 @@ use crate::model::{Cause, Message};
 const CLEAR_MAX: usize = if cfg!(test) { 10 } else { 4_000 };
 
 impl Queue {
-    /// Enters a message in its compact form as lost; not one that was given up before, for that told its loss.
-    pub(super) fn lose(&mut self, cause: Cause, bytes: &[u8], now: Duration) {
+    /// Enters a message in its compact form as lost; not one that was given up before, for that told its loss. Whether
+    /// it is a new loss.
+    pub(super) fn lose(&mut self, cause: Cause, bytes: &[u8], now: Duration) -> bool {
         match Message::from_bytes(bytes) {
-            Ok(Message { told: Some(true), .. }) => {}
+            Ok(Message { told: Some(true), .. }) => {
+                self.tell_again(cause);
+                return false;
+            }
             Ok(message) => self.ledger.lose(cause, Some(&message.device), Loss::of(&message), now),
             Err(_) => self.ledger.lose(Cause::Damaged, None, Loss::UNREADABLE, now),
         }
         self.tell(cause);
+        true
+    }
+
+    /// Counts that a message was lost whose loss was told before.
+    fn tell_again(&self, cause: Cause) {
+        let stats = &self.stats;
+        match cause {
+            // Whoever gave it up again says so.
+            Cause::Refused | Cause::Poison | Cause::TooLarge => return,
+            Cause::Purged => {
+                stats.purged_again.fetch_add(1, Ordering::Relaxed);
+            }
+            Cause::Evicted | Cause::Full | Cause::Expired | Cause::Damaged | Cause::Crash => {}
+        }
+        if let Some(count) = stats.lost_again.count() {
+            tracing::warn!(
+                cause = cause.name(),
+                count,
+                "a message that was sent again is lost before it went: its loss was told when it was given up"
+            );
+        }
     }
 
     /// Counts a loss, and says so where that is worth a line.
@@ -98,7 +123,7 @@ impl Queue {
     fn lose_entry(&mut self, cause: Cause, entry: &Entry, now: Duration) {
         match self.revived.remove(&entry.position) {
             Some((key, dead)) => self.dead.put_back(key, dead),
-            None => self.lose(cause, &entry.bytes, now),
+            None => drop(self.lose(cause, &entry.bytes, now)),
         }
     }
 

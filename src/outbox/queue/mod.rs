@@ -397,15 +397,23 @@ impl Queue {
     }
 
     /// Enters a message that is out as lost, and with a reason keeps it among the dead letters. An id that is not out is
-    /// ignored.
-    pub(super) fn give_up(&mut self, id: Id, cause: Cause, reason: Option<&str>, stamp: Stamp) {
+    /// ignored. Whether it is a new loss; `None` where it is not out.
+    pub(super) fn give_up(
+        &mut self,
+        id: Id,
+        cause: Cause,
+        reason: Option<&str>,
+        stamp: Stamp,
+    ) -> Option<bool> {
+        let mut is_new = None;
         if let Some(Entry { id, bytes, .. }) = self.settle(id, stamp.monotonic) {
-            self.lose(cause, &bytes, stamp.monotonic);
+            is_new = Some(self.lose(cause, &bytes, stamp.monotonic));
             if let Some(reason) = reason.map(dead::reason) {
                 self.bury(Dead { id, bytes, cause, reason, at: stamp.wall });
             }
         }
         self.count();
+        is_new
     }
 
     /// Hands out the gap records that can be, and asks for those that cannot yet.

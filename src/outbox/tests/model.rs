@@ -313,11 +313,12 @@ impl<'a> World<'a> {
         let stats = self.queue.stats();
         for id in ids {
             let before = stats.acknowledged.load(Ordering::Relaxed);
+            let purged = self.purged();
             self.queue.acknowledge(&[*id], self.now);
             let taken = stats.acknowledged.load(Ordering::Relaxed) > before;
             let number = self.out.remove(id);
             // What was put back may be lost by the ledger before it is answered for, late.
-            assert!(taken || self.settings.max_age <= AGE || stats.purged.get() > 0, "{id} is not known");
+            assert!(taken || self.settings.max_age <= AGE || purged > 0, "{id} is not known");
             if let Some(number) = number.filter(|_| taken) {
                 self.acknowledged.insert(number);
                 match self.marked.contains(id) {
@@ -382,7 +383,7 @@ impl<'a> World<'a> {
             assert!(!gone || self.revived.contains(number), "{number} is gone, and is seen");
         }
         // What is out may have been put back, and lost since by order or for its age.
-        if self.settings.max_age > AGE && self.queue.stats().purged.get() == 0 {
+        if self.settings.max_age > AGE && self.purged() == 0 {
             for (id, number) in &self.out {
                 assert!(ids.contains(id), "{number} is out, and is not seen");
             }
@@ -454,7 +455,12 @@ impl<'a> World<'a> {
     fn lost(&self) -> u64 {
         let stats = self.queue.stats();
         let evicted = stats.evicted.load(Ordering::Relaxed) + stats.dead_letters_dropped.get();
-        evicted + stats.full.get() + stats.expired.get() + stats.purged.get()
+        evicted + stats.full.get() + stats.expired.get() + stats.purged.get() + stats.lost_again.get()
+    }
+
+    fn purged(&self) -> u64 {
+        let stats = self.queue.stats();
+        stats.purged.get() + stats.purged_again.load(Ordering::Relaxed)
     }
 
     fn purge(&mut self) {

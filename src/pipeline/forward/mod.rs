@@ -57,8 +57,10 @@ pub struct Stats {
     pub acknowledged: AtomicU64,
     /// Publications refused for a time.
     pub put_off: Tally,
-    /// Messages refused for good, or too large to send.
+    /// Messages refused for good, or too large to send; once each, however often they are sent again.
     pub given_up: Tally,
+    /// How often that became of one that was sent again.
+    pub refused_again: Tally,
 }
 
 /// Forwards what the outbox holds.

@@ -433,18 +433,34 @@ impl<'a, S: Session> Serving<'a, S> {
         if self.flight.gaps.remove(&id) {
             return self.keep_gap(id, reason);
         }
-        if let Some(count) = self.forward.stats.given_up.count() {
-            tracing::error!(
-                %id,
-                cause = cause.name(),
-                count,
-                "the broker will not take a message: {reason}; it is put with the dead letters, and a gap record tells of \
-                 it (`weir buffer dead-letters` lists them, and sends them again once the cause is mended)"
-            );
-        }
         self.useful = true;
         self.aside.settle(id);
-        self.forward.outbox.give_up(id, cause, reason);
+        match self.forward.outbox.give_up(id, cause, reason) {
+            Some(true) => {
+                if let Some(count) = self.forward.stats.given_up.count() {
+                    tracing::error!(
+                        %id,
+                        cause = cause.name(),
+                        count,
+                        "the broker will not take a message: {reason}; it is put with the dead letters, and a gap record \
+                         tells of it (`weir buffer dead-letters` lists them, and sends them again once the cause is mended)"
+                    );
+                }
+            }
+            Some(false) => {
+                if let Some(count) = self.forward.stats.refused_again.count() {
+                    tracing::warn!(
+                        %id,
+                        cause = cause.name(),
+                        count,
+                        "the broker will not take a dead letter that was sent again: {reason}; it is one as before, and \
+                         its loss was told then"
+                    );
+                }
+            }
+            // It was lost before the answer came, by the ledger.
+            None => {}
+        }
         let finding = self.course.hunt.settled(id);
         self.find(finding);
     }

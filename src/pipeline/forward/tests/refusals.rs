@@ -39,6 +39,24 @@ async fn what_is_refused_for_good_or_too_large_is_told_as_a_gap_and_the_rest_goe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_is_refused_again_and_again_is_counted_as_one_loss() {
+    let (mut cloud, scene) = scene(WIDE);
+    let run = run(vec![scene]);
+    run.outbox.append(messages(1)).await;
+    for again in 0..3 {
+        let (_, ids) = cloud.take(1).await;
+        cloud.refuse(ids[0], Lasting::Forever);
+        while run.outbox.dead_letter_ids().is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!((run.stats.given_up.get(), run.stats.refused_again.get()), (1, again));
+        assert_eq!(run.outbox.send_again(&ids).await, 1);
+    }
+    let (_, ids) = cloud.take(1).await;
+    cloud.say(Event::Acknowledged(ids));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_record_that_is_refused_is_told_again_in_the_next_session() {
     let ((mut first, one), (mut second, two)) = (scene(WIDE), scene(WIDE));
     let run = run(vec![one, two]);
