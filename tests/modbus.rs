@@ -559,6 +559,31 @@ async fn an_echo_stray_bytes_and_answers_of_others_are_told_from_the_answer() {
 }
 
 #[tokio::test]
+async fn a_unit_that_answers_under_another_number_and_a_damaged_answer_behind_a_late_one_are_no_silence() {
+    let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+    script(&pty, |request| match request[0] {
+        1 => sealed(&[1, 3, 2, 0, 100]),
+        2 => [&sealed(&[9, 3, 2, 0, 9])[..], &[2, 3, 2, 0, 200, 0, 0]].concat(),
+        _ => [request, &sealed(&[6, 3, 2, 0, 100])[..]].concat(),
+    });
+    let registers = [1, 2, 5]
+        .map(|unit| format!("{{ unit_id = {unit}, device = 'meter-{unit}', metric = 'a', address = 0 }}"));
+    let toml =
+        format!("every = '20ms'\ntimeout = '80ms'\nretries = 1\nregisters = [{}]", registers.join(", "));
+    let mut source = Modbus::open(&on(&pty, &toml), &context).await.unwrap();
+    let mut watcher = context.stats.tap().watch(context.clock.clone());
+    assert_eq!(rounds(&mut source, 40).await["meter-1"], 40);
+    assert!(refused(&context, Refusal::OtherUnit) >= 2, "{}", refused(&context, Refusal::OtherUnit));
+    assert!(refused(&context, Refusal::Checksum) >= 2, "{}", refused(&context, Refusal::Checksum));
+    assert_eq!(refused(&context, Refusal::NoAnswer), 0);
+    let mut words = String::new();
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, watcher.next()).await {
+        words += &format!("{event:?}\n");
+    }
+    assert!(words.contains("unit 6 answered instead: check the device's address"), "{words}");
+}
+
+#[tokio::test]
 async fn an_exception_is_told_from_silence_and_what_is_no_number_gives_no_reading() {
     let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
     script(&pty, |request| match request[3] {

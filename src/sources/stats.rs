@@ -66,6 +66,8 @@ pub enum Refusal {
     Busy,
     /// A request to which no frame came in time.
     NoAnswer,
+    /// A request that another unit answered than the one that was asked.
+    OtherUnit,
     /// A connection over `max_connections`, or for which there was no file descriptor.
     TooMany,
     /// A connection on which TLS failed.
@@ -82,7 +84,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TooLong,
         Self::CutOff,
         Self::Checksum,
@@ -95,6 +97,7 @@ impl Refusal {
         Self::NotServed,
         Self::Busy,
         Self::NoAnswer,
+        Self::OtherUnit,
         Self::TooMany,
         Self::Tls,
         Self::Crowded,
@@ -119,6 +122,7 @@ impl Refusal {
             Self::NotServed => "not_served",
             Self::Busy => "busy",
             Self::NoAnswer => "no_answer",
+            Self::OtherUnit => "other_unit",
             Self::TooMany => "too_many",
             Self::Tls => "tls",
             Self::Crowded => "crowded",

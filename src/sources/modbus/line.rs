@@ -65,6 +65,8 @@ pub(super) enum Outcome {
     Exception(Exception),
     /// Nothing came that answers it.
     Silence,
+    /// Nothing did, but what that other unit sent would have.
+    Other(u8),
     /// What came was damaged.
     Damaged,
 }
@@ -231,6 +233,7 @@ impl Line {
         let on_the_line = character * (8 + u32::try_from(whole).unwrap_or(u32::MAX));
         let deadline = self.clock.monotonic() + manner.timeout + on_the_line;
         self.write(asked, &request, deadline).await?;
+        let mut other = None;
         let mut damaged = false;
         loop {
             // Where an answer would be complete, no piece of it is missing.
@@ -253,6 +256,7 @@ impl Line {
             if !self.buffer.is_empty() {
                 match self.pass_over(asked, &mut heard) {
                     rtu::Stray::Echo | rtu::Stray::Frame(_) => {}
+                    rtu::Stray::Other(unit) => other = Some(unit),
                     rtu::Stray::Noise => damaged = true,
                     rtu::Stray::Damaged => {
                         heard.outcome = Outcome::Damaged;
@@ -261,7 +265,7 @@ impl Line {
                 }
             }
             if self.clock.monotonic() >= deadline {
-                heard.outcome = if damaged { Outcome::Damaged } else { Outcome::Silence };
+                heard.outcome = missing(other, damaged);
                 return Ok(heard);
             }
         }
@@ -278,12 +282,12 @@ impl Line {
         self.transaction = self.transaction.wrapping_add(1);
         let deadline = self.clock.monotonic() + manner.timeout;
         self.write(asked, &mbap::request(asked, self.transaction), deadline).await?;
-        let mut unfit = false;
+        let (mut other, mut unfit) = (None, false);
         loop {
             match mbap::hear(&self.buffer, asked, self.transaction) {
                 mbap::Heard::Nothing => {
                     if !self.read(deadline).await? {
-                        heard.outcome = if unfit { Outcome::Damaged } else { Outcome::Silence };
+                        heard.outcome = missing(other, unfit);
                         return Ok(heard);
                     }
                 }
@@ -298,7 +302,10 @@ impl Line {
                     self.buffer.drain(..length);
                 }
                 mbap::Heard::Unfit(length) => {
-                    unfit = true;
+                    match self.buffer.get(6).filter(|unit| **unit != asked.unit) {
+                        Some(unit) => other = Some(*unit),
+                        None => unfit = true,
+                    }
                     self.buffer.drain(..length);
                 }
                 mbap::Heard::Broken => {
@@ -365,14 +372,26 @@ impl Line {
         }
     }
 
-    /// Throws away what has come and is no answer.
+    /// Throws away what has come and is no answer. What it was; where there was more than one thing, what says most of
+    /// the answer.
     fn pass_over(&mut self, asked: &Asked, heard: &mut Heard) -> rtu::Stray {
-        let stray = rtu::stray(&self.buffer, asked);
-        self.buffer.clear();
-        if let rtu::Stray::Frame(unit) = stray {
-            heard.late += 1;
-            heard.late_unit = Some(unit);
+        let (mut first, mut rest) = rtu::stray(&self.buffer, asked);
+        let mut stray = first;
+        loop {
+            if let rtu::Stray::Frame(unit) | rtu::Stray::Other(unit) = first {
+                heard.late += 1;
+                heard.late_unit = Some(unit);
+            }
+            if rest.is_empty() {
+                break;
+            }
+            (first, rest) = rtu::stray(rest, asked);
+            // Stray bytes behind a frame say nothing.
+            if matches!(first, rtu::Stray::Damaged | rtu::Stray::Other(_)) || stray == rtu::Stray::Echo {
+                stray = first;
+            }
         }
+        self.buffer.clear();
         stray
     }
 
@@ -400,6 +419,15 @@ impl Line {
                 SourceError::Gone { what: self.name(), cause }
             }
         }
+    }
+}
+
+/// What it is called that no answer came.
+fn missing(other: Option<u8>, damaged: bool) -> Outcome {
+    match other {
+        _ if damaged => Outcome::Damaged,
+        Some(unit) => Outcome::Other(unit),
+        None => Outcome::Silence,
     }
 }
 

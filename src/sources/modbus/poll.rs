@@ -46,6 +46,8 @@ struct Device {
     silent_since: Option<Duration>,
     /// Whether it was told that its answers come too late.
     told_late: bool,
+    /// Who it was last told that answers instead.
+    told_other: Option<u8>,
 }
 
 /// What is read of one device at one beat.
@@ -95,6 +97,7 @@ impl Poller {
                 silence: Silence::default(),
                 silent_since: None,
                 told_late: false,
+                told_other: None,
             });
         }
         Ok(Self {
@@ -235,9 +238,12 @@ impl Poller {
         let mut outcome = Outcome::Silence;
         for _ in 0..=tries {
             let tap = self.stats.tap();
-            let (heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
+            let (mut heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
             self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
             cost += took;
+            if matches!(heard.outcome, Outcome::Other(unit) if self.is_late(unit)) {
+                heard.outcome = Outcome::Silence;
+            }
             outcome = heard.outcome;
             self.note(device, &asked, &heard);
             if matches!(outcome, Outcome::Values | Outcome::Exception(_)) {
@@ -253,17 +259,24 @@ impl Poller {
                 self.answers(device);
                 self.refused(index, place, exception)
             }
-            Outcome::Exception(_) | Outcome::Silence | Outcome::Damaged => {
+            Outcome::Exception(_) | Outcome::Silence | Outcome::Other(_) | Outcome::Damaged => {
                 self.is_silent(index, place, answered, cost, outcome);
                 Next::Stop
             }
         })
     }
 
+    /// Whether what came of that unit may be an answer to an earlier request: on Modbus TCP that is known.
+    fn is_late(&self, unit: u8) -> bool {
+        let is_asked = || self.devices.iter().any(|device| device.unit_id == unit);
+        self.is_rtu && (is_asked() || self.bus.doubted(unit, self.clock.monotonic()).is_some())
+    }
+
     /// Counts what was heard.
     fn note(&mut self, device: usize, asked: &Asked, heard: &Heard) {
         let now = self.clock.monotonic();
-        for _ in 0..heard.late {
+        let instead = u32::from(self.is_rtu && matches!(heard.outcome, Outcome::Other(_)));
+        for _ in instead..heard.late {
             self.stats.count(Refusal::Late);
         }
         // Its answer has come, and none is waited for any more.
@@ -289,6 +302,7 @@ impl Poller {
         if self.stats.tap().is_watched() {
             let cause = match heard.outcome {
                 Outcome::Silence => Some((Refusal::NoAnswer, "it does not answer".to_owned())),
+                Outcome::Other(unit) => Some((Refusal::OtherUnit, answered_instead(unit))),
                 Outcome::Exception(exception) => Some((Refusal::Exception, exception.to_string())),
                 Outcome::Values | Outcome::Damaged => None,
             };
@@ -297,8 +311,9 @@ impl Poller {
             }
         }
         match heard.outcome {
-            Outcome::Silence => {
-                self.stats.count(Refusal::NoAnswer);
+            Outcome::Silence | Outcome::Other(_) => {
+                let is_silence = heard.outcome == Outcome::Silence;
+                self.stats.count(if is_silence { Refusal::NoAnswer } else { Refusal::OtherUnit });
                 if self.is_rtu {
                     self.bus.doubt(*asked, latest);
                 }
@@ -319,6 +334,7 @@ impl Poller {
             return;
         }
         who.silence.over();
+        who.told_other = None;
         if let Some(since) = who.silent_since.take() {
             let silent = units::show(now.saturating_sub(since));
             tracing::info!(
@@ -370,12 +386,18 @@ impl Poller {
         let why = match outcome {
             Outcome::Exception(exception) => format!("does not answer (its gateway says: {exception})"),
             Outcome::Damaged => "gives no whole answer".to_owned(),
+            Outcome::Other(unit) => format!("does not answer ({})", answered_instead(unit)),
             _ => "does not answer".to_owned(),
         };
         if !answered && !ask.suspect {
             until = who.silence.again(now, cost);
-            if who.silent_since.is_none() {
-                who.silent_since = Some(now);
+            let other = match outcome {
+                Outcome::Other(unit) => Some(unit),
+                _ => who.told_other,
+            };
+            if who.silent_since.is_none() || who.told_other != other {
+                who.silent_since.get_or_insert(now);
+                who.told_other = other;
                 tracing::warn!(
                     source = &*self.source,
                     "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before",
@@ -478,6 +500,10 @@ enum Next {
     Again,
     /// The device is left alone.
     Stop,
+}
+
+fn answered_instead(unit: u8) -> String {
+    format!("unit {unit} answered instead: check the device's address")
 }
 
 impl Ask {

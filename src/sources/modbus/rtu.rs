@@ -46,26 +46,31 @@ pub enum Stray {
     Echo,
     /// A whole frame of that unit: an answer that comes late, or to somebody else.
     Frame(u8),
+    /// A whole frame of that unit, which would be the answer if it were the unit that was asked.
+    Other(u8),
     /// What begins as the answer does and is not whole.
     Damaged,
     /// Anything else.
     Noise,
 }
 
-/// What `bytes` were, which held no answer.
+/// What stands at the beginning of `bytes`, which held no answer, and what follows it.
 #[must_use]
-pub fn stray(bytes: &[u8], asked: &Asked) -> Stray {
-    if bytes == request(asked) {
-        return Stray::Echo;
+pub fn stray<'a>(bytes: &'a [u8], asked: &Asked) -> (Stray, &'a [u8]) {
+    if let Some(rest) = bytes.strip_prefix(&request(asked)) {
+        return (Stray::Echo, rest);
     }
-    if let Some(frame) = leading(bytes) {
-        return Stray::Frame(frame[0]);
+    if let Some((frame, rest)) = leading(bytes).and_then(|frame| bytes.split_at_checked(frame.len())) {
+        let unit = frame[0];
+        let is_fit = unit != asked.unit && find(frame, &Asked { unit, ..*asked }).is_some();
+        return (if is_fit { Stray::Other(unit) } else { Stray::Frame(unit) }, rest);
     }
     let function = asked.table.function();
-    match bytes {
+    let stray = match bytes {
         [unit, code, ..] if *unit == asked.unit && code & !EXCEPTION == function => Stray::Damaged,
         _ => Stray::Noise,
-    }
+    };
+    (stray, &[])
 }
 
 /// The whole frame at the beginning of `bytes`.
@@ -145,7 +150,9 @@ mod tests {
             let late = Asked { unit: other, ..asked };
             let bytes = answer(&late, &vec![7; late.bytes()]);
             prop_assert_eq!(find(&bytes, &asked), None);
-            prop_assert_eq!(stray(&bytes, &asked), Stray::Frame(other));
+            prop_assert_eq!(stray(&bytes, &asked), (Stray::Other(other), &[][..]));
+            let longer = Asked { count: asked.count + 16, ..asked };
+            prop_assert_eq!(stray(&bytes, &longer), (Stray::Frame(other), &[][..]));
         }
     }
 
@@ -160,9 +167,22 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_told_apart() {
         let asked = Asked { unit: 1, table: Table::Holding, address: 0, count: 2 };
-        assert_eq!(stray(&request(&asked), &asked), Stray::Echo);
-        assert_eq!(stray(&[1, 3, 4, 0, 0, 0, 0, 0, 0], &asked), Stray::Damaged);
-        assert_eq!(stray(&[1, 3, 4, 0], &asked), Stray::Damaged);
-        assert_eq!(stray(&[0xFF, 0, 1], &asked), Stray::Noise);
+        assert_eq!(stray(&request(&asked), &asked), (Stray::Echo, &[][..]));
+        assert_eq!(stray(&[1, 3, 4, 0, 0, 0, 0, 0, 0], &asked), (Stray::Damaged, &[][..]));
+        assert_eq!(stray(&[1, 3, 4, 0], &asked), (Stray::Damaged, &[][..]));
+        assert_eq!(stray(&[0xFF, 0, 1], &asked), (Stray::Noise, &[][..]));
+    }
+
+    #[test]
+    fn what_stands_behind_an_echo_or_a_late_answer_is_told_as_well() {
+        let asked = Asked { unit: 1, table: Table::Holding, address: 0, count: 2 };
+        let damaged = [1, 3, 4, 0, 0, 0, 0, 0, 0];
+        let late = answer(&Asked { unit: 2, ..asked }, &[0; 4]);
+        for (before, what) in [(request(&asked).to_vec(), Stray::Echo), (late, Stray::Other(2))] {
+            let bytes = [&before[..], &damaged].concat();
+            assert_eq!(find(&bytes, &asked), None);
+            let (first, rest) = stray(&bytes, &asked);
+            assert_eq!((first, stray(rest, &asked).0), (what, Stray::Damaged));
+        }
     }
 }
