@@ -157,7 +157,13 @@ impl Config {
         }
     }
 
-    /// Each device with its registers; `source` names those that have no other name.
+    /// The devices in `devices` that have this unit id.
+    fn listed(&self, unit_id: u8) -> impl Iterator<Item = &str> {
+        self.devices.iter().filter(move |device| device.unit_id == unit_id).map(|device| &*device.device)
+    }
+
+    /// Each device with its registers; a unit id without a name is that of the device in `devices` that has it, and
+    /// `source` names those that have no other name.
     pub(super) fn units(&self, source: &str) -> Vec<Unit> {
         let unit = |device: &str, unit_id, timeout| Unit {
             device: device.into(),
@@ -179,7 +185,8 @@ impl Config {
                     units[..listed].iter_mut().for_each(|unit| unit.registers.push(shared.clone()));
                 }
                 (device, unit_id) => {
-                    let name = device.as_deref().unwrap_or(source);
+                    let listed = || unit_id.and_then(|unit_id| self.listed(unit_id).next());
+                    let name = device.as_deref().or_else(listed).unwrap_or(source);
                     let known = |unit: &&mut Unit| {
                         &*unit.device == name && unit_id.is_none_or(|unit_id| unit_id == unit.unit_id)
                     };
@@ -304,6 +311,11 @@ impl Config {
                 (Some(device), None) if !names.contains(device) => {
                     format!("register `{metric}` needs a `unit_id`: device `{device}` is not in `devices`")
                 }
+                (None, Some(unit_id)) if self.listed(unit_id).nth(1).is_some() => {
+                    let all: Vec<_> = self.listed(unit_id).map(|device| format!("`{device}`")).collect();
+                    let all = all.join(" and ");
+                    format!("register `{metric}` needs a `device`: {all} have `unit_id` {unit_id}")
+                }
                 _ => continue,
             };
             problems.push(("registers", text));
@@ -347,7 +359,22 @@ impl Config {
         if let Some(map) = self.registers_file.as_ref().filter(|map| map.is_absent) {
             absent.push(("registers_file", format!("`{}` is not there: weir waits for it", map.path())));
         }
+        if !self.devices.is_empty() {
+            absent.extend(self.registers.iter().filter_map(|register| self.nameless(register)));
+        }
         absent
+    }
+
+    /// What becomes of a register that names a unit and no device, where `devices` does not have that unit.
+    fn nameless(&self, register: &Register) -> Option<(&'static str, String)> {
+        let unit_id = register
+            .unit_id
+            .filter(|unit_id| register.device.is_none() && self.listed(*unit_id).next().is_none())?;
+        let text = format!(
+            "register `{}` names no `device`, and `unit_id` {unit_id} is not in `devices`: its device is called as the source",
+            register.metric
+        );
+        Some(("registers", text))
     }
 
     /// The same with a map that was not there when the configuration was read, if it is there now.
@@ -426,9 +453,14 @@ mod tests {
             "port = '/dev/ttyUSB0'\ntimeout = '300ms'\n\
              devices = [{ device = 'a', unit_id = 1 }, { device = 'b', unit_id = 2, timeout = '2s' }]\n\
              registers = [{ metric = 'v', address = 0 }, { device = 'b', metric = 'w', address = 9 },\n\
-             { device = 'c', unit_id = 3, metric = 'x', address = 0 }, { unit_id = 4, metric = 'y', address = 0 }]",
+             { device = 'c', unit_id = 3, metric = 'x', address = 0 }, { unit_id = 4, metric = 'y', address = 0 },\n\
+             { unit_id = 2, metric = 'z', address = 1 }]",
         );
         assert_eq!(config.problems(), []);
+        let said = config.absent();
+        let words = "register `y` names no `device`, and `unit_id` 4 is not in `devices`";
+        assert!(said.iter().any(|(key, text)| *key == "registers" && text.contains(words)), "{said:?}");
+        assert!(!said.iter().any(|(_, text)| text.contains("`z`")), "{said:?}");
         let units: Vec<_> = config
             .units("s")
             .into_iter()
@@ -438,7 +470,7 @@ mod tests {
                 (unit.device.to_string(), unit.unit_id, unit.timeout.as_millis(), metrics.join(" "))
             })
             .collect();
-        let expected = [("a", 1, 300, "v"), ("b", 2, 2000, "v w"), ("c", 3, 300, "x"), ("s", 4, 300, "y")];
+        let expected = [("a", 1, 300, "v"), ("b", 2, 2000, "v w z"), ("c", 3, 300, "x"), ("s", 4, 300, "y")];
         assert_eq!(
             units,
             expected.map(|(name, id, timeout, all)| (name.to_owned(), id, timeout, all.to_owned()))
@@ -475,6 +507,13 @@ mod tests {
                 format!("port = 'p'\n{device}registers = [{{ device = 'b', metric = 'v', address = 0 }}]"),
                 "registers",
                 "`b` is not in `devices`",
+            ),
+            (
+                "port = 'p'\ndevices = [{ device = 'a', unit_id = 1 }, { device = 'b', unit_id = 1 }]\n\
+                 registers = [{ unit_id = 1, metric = 'v', address = 0 }]"
+                    .to_owned(),
+                "registers",
+                "`v` needs a `device`: `a` and `b` have `unit_id` 1",
             ),
             (
                 format!(
