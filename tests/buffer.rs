@@ -108,6 +108,8 @@ fn what_waits_is_shown_exported_in_order_and_purged_only_when_it_is_meant() {
     assert_eq!(stat(&site, "waiting"), "300");
     assert_eq!(said(&buffer(&site, &["purge", "--yes"])), "purged: 300\n");
     assert_eq!(stat(&site, "waiting"), "0");
+    let none = buffer(&site, &["peek"]);
+    assert_eq!((said(&none).as_str(), &*none.stderr), ("", &b"no message waits\n"[..]));
     writeln!(pty, "{{\"dev\":\"d\",\"n\":300}}").unwrap();
     site.broker.restart().unwrap();
     let told = site.gaps("the purge is told", |gaps| gaps.iter().any(|gap| gap["cause"] == "purged"));
@@ -141,7 +143,8 @@ fn a_message_that_is_refused_for_good_lies_among_the_dead_letters_and_can_be_sen
 
     let payload: Value = serde_json::from_str(&said(&buffer(&site, &["dead-letters", "--show"]))).unwrap();
     assert_eq!((&payload["id"], &payload["metrics"]["metric-7"]["value"]), (&letter["id"], &7.into()));
-    assert_eq!(said(&buffer(&site, &["dead-letters", "--show", "1-1"])), "");
+    let none = buffer(&site, &["dead-letters", "--show", "1-1"]);
+    assert_eq!((said(&none).as_str(), &*none.stderr), ("", &b"there is no dead letter with this id\n"[..]));
     assert!(refused(&buffer(&site, &["dead-letters", "--forget"])).contains("--yes"));
     assert_eq!(said(&buffer(&site, &["dead-letters", "--forget", "1-1"])), "forgotten: 0\n");
     writeln!(pty, "{{\"dev\":\"e\",{}}}", metrics.join(",")).unwrap();
@@ -161,4 +164,6 @@ fn a_message_that_is_refused_for_good_lies_among_the_dead_letters_and_can_be_sen
     let told = site.gaps("its loss was told", |gaps| !gaps.is_empty());
     assert_eq!(told[0]["cause"], "too_large");
     assert_eq!(said(&buffer(&site, &["dead-letters", "--forget", "--yes"])), "forgotten: 0\n");
+    let none = buffer(&site, &["dead-letters"]);
+    assert_eq!((said(&none).as_str(), &*none.stderr), ("", &b"there is no dead letter\n"[..]));
 }

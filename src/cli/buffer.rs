@@ -83,21 +83,41 @@ pub(super) fn buffer(arguments: &Configured, what: Buffer) -> ExitCode {
         Ok(runtime_dir) => runtime_dir,
         Err(problems) => return super::refuse(&problems),
     };
-    let mut printed = Ok(());
+    let (mut printed, mut is_empty) = (Ok(()), true);
     let asked = super::run::to_its_end(async {
         let print = |line: &str| {
+            is_empty = false;
             printed = super::print_more(&shown(line));
             printed.is_ok()
         };
         Ok(control::ask(&runtime_dir, &question, print).await)
     });
     let error = match asked {
-        Ok(Ok(())) => return printed.err().unwrap_or(ExitCode::SUCCESS),
+        Ok(Ok(())) => {
+            if let Some(nothing) = nothing(&question).filter(|_| is_empty) {
+                super::complain(nothing);
+            }
+            return printed.err().unwrap_or(ExitCode::SUCCESS);
+        }
         Ok(Err(error)) => advise(&error),
         Err(error) => error.to_string(),
     };
     super::complain(&error);
     ExitCode::FAILURE
+}
+
+/// What is said where the answer has no line; `None` where it always has one.
+fn nothing(question: &Question) -> Option<&'static str> {
+    match question {
+        Question::BufferMessages { .. } => Some("no message waits"),
+        Question::DeadLetters | Question::DeadLetterPayloads { ids: None } => Some("there is no dead letter"),
+        Question::DeadLetterPayloads { ids: Some(_) } => Some("there is no dead letter with this id"),
+        Question::BufferStats
+        | Question::BufferPurge
+        | Question::SendAgain { .. }
+        | Question::ForgetDeadLetters { .. }
+        | Question::Tap { .. } => None,
+    }
 }
 
 /// What went wrong, and what can be done.

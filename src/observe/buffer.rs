@@ -28,6 +28,8 @@ pub struct Uplink {
     pub last_error: Option<(String, u64)>,
     /// The last second at which the client certificate is valid, in Unix time.
     pub certificate_until: Option<i64>,
+    /// Whether one is shown at all.
+    pub uses_certificate: bool,
     /// Connections, and tries to connect.
     pub connections: u64,
     /// As said.

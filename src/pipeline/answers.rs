@@ -101,6 +101,7 @@ impl Answers {
                 broker: link.peer,
                 last_error: link.failure.map(|(what, at)| (what, age(at))),
                 certificate_until: link.certificate_until,
+                uses_certificate: link.uses_certificate,
                 connections: get(&forward.connections),
                 tries: get(&forward.tries),
             },

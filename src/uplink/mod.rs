@@ -145,6 +145,11 @@ pub trait Uplink {
         None
     }
 
+    /// Whether it shows a client certificate at all.
+    fn uses_certificate(&self) -> bool {
+        false
+    }
+
     /// Connects. `will` is published by the other side should the connection end without [`Session::close`].
     fn connect(&mut self, will: Publication) -> impl Future<Output = Result<Self::Session, LinkError>>;
 }
@@ -260,6 +265,12 @@ impl Uplink for AnyUplink {
     fn certificate_until(&self) -> Option<i64> {
         match self {
             Self::Mqtt(uplink) => uplink.certificate_until(),
+        }
+    }
+
+    fn uses_certificate(&self) -> bool {
+        match self {
+            Self::Mqtt(uplink) => uplink.uses_certificate(),
         }
     }
 

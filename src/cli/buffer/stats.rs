@@ -31,7 +31,8 @@ pub(super) fn show(line: &str) -> String {
 }
 
 fn uplink(uplink: &Uplink, now: Option<i64>) -> Vec<(String, String)> {
-    let Uplink { connected_for, broker, last_error, certificate_until, connections, tries } = uplink;
+    let Uplink { connected_for, broker, last_error, certificate_until, uses_certificate, connections, tries } =
+        uplink;
     let connected = connected_for.map_or_else(|| "no".to_owned(), |age| format!("yes, for {}", seconds(age)));
     let error = match last_error {
         Some((text, age)) => format!("{} ago: {text}", seconds(*age)),
@@ -44,6 +45,7 @@ fn uplink(uplink: &Uplink, now: Option<i64>) -> Vec<(String, String)> {
             format!("{}, in {days} days", tls::show(until))
         }
         (Some(until), None) => format!("{} (the clock is not set)", tls::show(until)),
+        (None, _) if !uses_certificate => "none is used".to_owned(),
         (None, _) => "there is none that can be read".to_owned(),
     };
     rows([
@@ -110,6 +112,7 @@ mod tests {
                 broker: Some("mqtts://broker.example.com:8883".into()),
                 last_error: Some(("nothing listens there".into(), 800)),
                 certificate_until: Some(1_795_422_500 + 86_400 * 36),
+                uses_certificate: true,
                 connections: 2,
                 tries: 5,
             },
@@ -192,6 +195,10 @@ dead letters
         assert!(text.contains("too little"), "{text}");
         standing.now = None;
         assert!(shown(&standing).contains("(the clock is not set)"));
+        standing.uplink.certificate_until = None;
+        assert!(shown(&standing).contains("certificate ends   there is none that can be read\n"));
+        standing.uplink.uses_certificate = false;
+        assert!(shown(&standing).contains("certificate ends   none is used\n"));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct State {
     pub failure: Option<(String, Duration)>,
     /// The last second, in Unix time, at which the client certificate is valid.
     pub certificate_until: Option<i64>,
+    /// Whether one is shown at all.
+    pub uses_certificate: bool,
 }
 
 /// Keeps it.
@@ -27,8 +29,9 @@ impl Link {
         self.lock().clone()
     }
 
-    pub(super) fn certificate(&self, until: Option<i64>) {
-        self.lock().certificate_until = until;
+    pub(super) fn certificate(&self, until: Option<i64>, is_used: bool) {
+        let mut state = self.lock();
+        (state.certificate_until, state.uses_certificate) = (until, is_used);
     }
 
     pub(super) fn up(&self, peer: String, now: Duration) {

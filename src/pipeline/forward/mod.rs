@@ -160,11 +160,11 @@ impl Forward {
         uplink: &mut U,
         connection: u64,
     ) -> Result<(U::Session, Arc<str>, Timestamp), LinkError> {
+        self.stats.link.certificate(uplink.certificate_until(), uplink.uses_certificate());
         let gateway = uplink.gateway()?;
         let since = self.clock.now().wall;
-        self.stats.link.certificate(uplink.certificate_until());
         let session = uplink.connect(self.status(&gateway, false, connection, since)).await?;
-        self.stats.link.certificate(uplink.certificate_until());
+        self.stats.link.certificate(uplink.certificate_until(), uplink.uses_certificate());
         self.stats.link.up(session.peer(), self.clock.monotonic());
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         Ok((session, gateway, since))

@@ -254,6 +254,10 @@ impl Uplink for Mqtt {
         self.config.tls.as_ref().and_then(|tls| tls::valid_until(&tls.cert).ok())
     }
 
+    fn uses_certificate(&self) -> bool {
+        self.identity.is_some()
+    }
+
     async fn connect(&mut self, will: Publication) -> Result<Session, LinkError> {
         let gateway = self.gateway()?;
         let brokers = self.config.brokers();
