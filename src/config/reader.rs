@@ -87,6 +87,9 @@ fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Du
     units::duration(deserializer).map(Some)
 }
 
+/// Nothing is wrong across keys.
+const NONE: Vec<(&str, String)> = Vec::new();
+
 /// The shortest and the longest `stale_after`.
 const STALE_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 
@@ -282,7 +285,7 @@ impl<'f> Reader<'f, '_> {
             let read = |rest| known(filter::Rule::read(&kind, rest));
             table.read(findings, &read, &filter::Rule::problems)
         });
-        let keys = table.read_own(findings, &|own| FilterKeys::deserialize(own), &|_| Vec::new())?;
+        let keys = table.read_own(findings, &|own| FilterKeys::deserialize(own), &|_| NONE)?;
         Some(filter::Config { pattern: keys.pattern, rule: rule? })
     }
 
@@ -332,12 +335,12 @@ impl<'f> Reader<'f, '_> {
             table.warn(config.absent(), findings);
             Some(config)
         });
-        let keys = table.read_own(findings, &|own| UplinkKeys::deserialize(own), &|_| Vec::new())?;
+        let keys = table.read_own(findings, &|own| UplinkKeys::deserialize(own), &|_| NONE)?;
         Some((config?, keys.format))
     }
 
     /// `[name]`, which its stage reads whole; left out, it is empty.
-    fn plain<T: DeserializeOwned>(&mut self, name: &str, problems: Check<'_, T>) -> Option<T> {
+    fn plain<T: DeserializeOwned>(&mut self, name: &str, problems: Check<'_, T, &'static str>) -> Option<T> {
         let mut table = self.table(name)?;
         table.read(&mut self.findings, &|rest| T::deserialize(rest), problems)
     }

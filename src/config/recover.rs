@@ -16,11 +16,11 @@ use super::words::{self, Complaint};
 /// How a stage reads its table.
 pub(super) type Read<'r, 'f, T> = &'r dyn Fn(ValueDeserializer<'f>) -> Result<T, Error>;
 
-/// What a stage finds wrong across the keys of its table, as (key, what).
-pub(super) type Check<'r, T> = &'r dyn Fn(&T) -> Vec<(&'static str, String)>;
+/// What a stage finds wrong across the keys of its table, as (key, what). The key may be a path: `registers.3.bit`.
+pub(super) type Check<'r, T, K> = &'r dyn Fn(&T) -> Vec<(K, String)>;
 
 /// What some type or other takes, in TOML, for a key that is not there. The last is tried first.
-const STAND_INS: [&str; 8] = ["\"1s\"", "\"1B\"", "\"1\"", "1", "1.0", "true", "[]", "{}"];
+const STAND_INS: [&str; 9] = ["\"/1\"", "\"1s\"", "\"1B\"", "\"1\"", "1", "1.0", "true", "[]", "{}"];
 
 /// How often a table is read at most.
 const ROUNDS: usize = 1000;
@@ -28,12 +28,12 @@ const ROUNDS: usize = 1000;
 impl<'f> Table<'f> {
     /// Reads `rest`, which is a part of this table, and finds everything that is wrong with it. `None` where
     /// something is. `problems` tells what is wrong across its keys.
-    pub(super) fn recover<T>(
+    pub(super) fn recover<T, K: AsRef<str>>(
         &mut self,
         mut rest: Node<'f>,
         findings: &mut Findings<'f>,
         read: Read<'_, 'f, T>,
-        problems: Check<'_, T>,
+        problems: Check<'_, T, K>,
     ) -> Option<T> {
         let mut stand_ins: Vec<StandIn<'f>> = Vec::new();
         // A key that nobody knows changes nothing; any other change makes a value that the file does not say.
@@ -52,7 +52,8 @@ impl<'f> Table<'f> {
             let path = place(&rest, &error, read);
             let complaint = Complaint::read(error.message());
             let blamed = stand_ins.iter().rposition(|stand_in| path.starts_with(&stand_in.path));
-            let guesswork = stand_ins.iter().any(|stand_in| stand_in.rules(&path));
+            let guesswork = stand_ins.iter().any(|stand_in| stand_in.rules(&path))
+                || matches!(complaint, Complaint::Other(text) if self.is_guess(&path, text, &stand_ins));
             match (&complaint, blamed) {
                 (Complaint::Missing(key), _) => {
                     true_to_file = false;
@@ -68,11 +69,21 @@ impl<'f> Table<'f> {
                     stand_ins.push(stand_in);
                 }
                 (_, Some(index)) => {
-                    let stand_in = &mut stand_ins[index];
+                    let mut stand_in = stand_ins.remove(index);
                     if let Complaint::UnknownValue(known) = &complaint {
                         stand_in.takes(known);
                     }
-                    stand_in.change(&mut rest)?;
+                    stand_ins.retain(|inner| !inner.path.starts_with(&stand_in.path));
+                    if stand_in.change(&mut rest).is_some() {
+                        stand_ins.push(stand_in);
+                        continue;
+                    }
+                    // Nothing fits, so reading goes on without the table that lacks it.
+                    let around = &stand_in.path[..stand_in.path.len() - 1];
+                    if around.is_empty() {
+                        return None;
+                    }
+                    self.take_out(&mut rest, around, &mut stand_ins);
                 }
                 (_, None) => {
                     if !guesswork {
@@ -89,10 +100,9 @@ impl<'f> Table<'f> {
                             self.removed.push(path);
                         }
                         (_, meant) => {
-                            tree::remove(&mut rest, &path);
+                            self.take_out(&mut rest, &path, &mut stand_ins);
                             let before = &path[..path.len() - 1];
                             self.removed.extend(meant.map(|name| tree::join(before, Step::Key(name))));
-                            self.removed.push(path);
                         }
                     }
                 }
@@ -101,32 +111,62 @@ impl<'f> Table<'f> {
         None
     }
 
+    /// Takes out what is at `path`. The items behind one that is taken out move up, and what is known of them too.
+    fn take_out(&mut self, rest: &mut Node<'f>, path: &[Step], stand_ins: &mut Vec<StandIn<'f>>) {
+        tree::remove(rest, path);
+        stand_ins.retain(|stand_in| !stand_in.path.starts_with(path));
+        if let [list @ .., Step::Item(taken)] = path {
+            self.removed.retain(|removed| !removed.starts_with(path));
+            let stood_in = stand_ins.iter_mut().map(|stand_in| &mut stand_in.path);
+            for known in self.removed.iter_mut().chain(stood_in).filter(|known| known.starts_with(list)) {
+                if let Some(Step::Item(index)) = known.get_mut(list.len()) {
+                    *index -= usize::from(*index > *taken);
+                }
+            }
+        }
+        self.removed.push(path.to_vec());
+    }
+
+    /// Whether `text`, said of what is at `path`, speaks of a key beside it or further out whose value is not the file's.
+    fn is_guess(&self, path: &[Step], text: &str, stand_ins: &[StandIn<'f>]) -> bool {
+        let stood_in = stand_ins.iter().map(|stand_in| &stand_in.path);
+        self.removed.iter().chain(stood_in).any(|changed| {
+            changed.iter().rposition(|step| matches!(step, Step::Key(_))).is_some_and(|last| {
+                let beside = path.len() > last && path.starts_with(&changed[..last]);
+                let named = matches!(&changed[last], Step::Key(key) if text.contains(&format!("`{key}`")));
+                beside && named
+            })
+        })
+    }
+
     /// Reports what a stage finds wrong across keys, where what it has seen of them is the file's.
-    fn check(
+    fn check<K: AsRef<str>>(
         &self,
-        problems: Vec<(&'static str, String)>,
+        problems: Vec<(K, String)>,
         stand_ins: &[StandIn<'f>],
         findings: &mut Findings<'f>,
     ) {
-        let stood_in = stand_ins.iter().map(|stand_in| &stand_in.path);
-        let guesses: Vec<&str> =
-            self.removed.iter().chain(stood_in).filter_map(|path| last_key(path)).collect();
         for (key, text) in problems {
-            let guessed = |guess: &&str| {
-                key.split('.').any(|part| part == *guess) || text.contains(&format!("`{guess}"))
-            };
-            if !guesses.iter().any(guessed) {
-                findings.error(self.span(key), words::about(key, text), None);
+            let key = key.as_ref();
+            let path = tree::path(key);
+            let changed = self.removed.iter().any(|removed| match removed.as_slice() {
+                [list @ .., Step::Item(_)] => path == list,
+                removed => path.starts_with(removed),
+            });
+            let invented = stand_ins.iter().any(|stand_in| {
+                stand_in.rules(&path) || stand_in.path.starts_with(&path) || path.starts_with(&stand_in.path)
+            });
+            if changed || invented || self.is_guess(&path, &text, stand_ins) {
+                continue;
             }
+            // Behind an item that was taken out, the others are not where they stand in the file.
+            let moved = self.removed.iter().find_map(|removed| match removed.as_slice() {
+                [list @ .., Step::Item(_)] if path.len() > list.len() && path.starts_with(list) => Some(list),
+                _ => None,
+            });
+            findings.error(self.span_of(moved.unwrap_or(&path)), words::about(key, text), None);
         }
     }
-}
-
-fn last_key(path: &[Step]) -> Option<&str> {
-    path.iter().rev().find_map(|step| match step {
-        Step::Key(key) => Some(key.as_str()),
-        Step::Item(_) => None,
-    })
 }
 
 /// The value that `error` is about; for a missing key, the table that lacks it.
@@ -142,7 +182,28 @@ pub(super) fn place<'f, T>(rest: &Node<'f>, error: &Error, read: Read<'_, 'f, T>
         let Some(step) = culprit(rest, &path, error.message(), read) else { break };
         path.push(step);
     }
-    path
+    match complaint {
+        Complaint::Other(text) => named(rest, &path, text, read).unwrap_or(path),
+        _ => path,
+    }
+}
+
+/// The key that `text` begins with, where it is one of a table around `path`: what is wrong with a table as a whole is
+/// told of one of its keys, without which it is not wrong so.
+fn named<'f, T>(rest: &Node<'f>, path: &[Step], text: &str, read: Read<'_, 'f, T>) -> Option<Path> {
+    let (key, _) = text.strip_prefix('`')?.split_once('`')?;
+    let named = (0..=path.len())
+        .rev()
+        .map(|around| tree::join(&path[..around], Step::Key(key.into())))
+        .find(|named| tree::get(rest, named).is_some())?;
+    let mut without = rest.clone();
+    tree::remove(&mut without, &named);
+    let error = read(without.into()).err();
+    let message = error.as_ref().map_or("", Error::message);
+    // What has to be there does not tell whether `text` quotes the value at `path` or names the key.
+    let quoted = matches!(Complaint::read(message), Complaint::Missing(_))
+        && tree::get(rest, path)?.1.get_ref().as_str() == Some(key);
+    (message != text && !quoted).then_some(named)
 }
 
 /// Whether it is the table at `path` that lacks `key`: with something there that nothing takes, reading complains of
@@ -151,8 +212,12 @@ fn lacks<'f, T>(rest: &Node<'f>, path: &[Step], key: &str, message: &str, read: 
     let (Some((_, value)), Ok(filler)) = (tree::get(rest, path), DeValue::parse("[[[]]]")) else {
         return false;
     };
+    let missing = tree::join(path, Step::Key(key.into()));
+    if tree::get(rest, &missing).is_some() {
+        return false;
+    }
     let mut filled = rest.clone();
-    tree::insert(&mut filled, &tree::join(path, Step::Key(key.into())), filler.into_inner());
+    tree::insert(&mut filled, &missing, filler.into_inner());
     let unknown = format!("unknown field `{key}`");
     value.get_ref().is_table()
         && read(filled.into())
@@ -172,11 +237,15 @@ fn culprit<'f, T>(rest: &Node<'f>, path: &[Step], message: &str, read: Read<'_, 
         }
         read(grown.into()).is_err_and(|error| error.message() == message)
     };
-    if steps.is_empty() || shows(0) {
+    // Without its own `type` the table lacks one as well as the one inside it that is looked for.
+    let lacks_inside = Complaint::read(message) == Complaint::Missing("type")
+        && steps.first() == Some(&Step::Key("type".into()));
+    let least = usize::from(lacks_inside);
+    if steps.len() == least || shows(least) {
         return None;
     }
     // serde takes one after the other, so once the error shows, more steps do not change it.
-    let (mut without, mut with) = (0, steps.len());
+    let (mut without, mut with) = (least, steps.len());
     while with - without > 1 {
         let between = without.midpoint(with);
         if shows(between) { with = between } else { without = between }

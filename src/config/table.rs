@@ -66,11 +66,11 @@ impl<'f> Table<'f> {
     }
 
     /// Reads what is the stage's, and finds everything that is wrong with it. `None` where something is.
-    pub(super) fn read<T>(
+    pub(super) fn read<T, K: AsRef<str>>(
         &mut self,
         findings: &mut Findings<'f>,
         read: Read<'_, 'f, T>,
-        problems: Check<'_, T>,
+        problems: Check<'_, T, K>,
     ) -> Option<T> {
         let rest = self.part(|key| !self.own.contains(&key));
         self.recover(rest, findings, read, problems)
@@ -78,11 +78,11 @@ impl<'f> Table<'f> {
 
     /// Reads the other keys, but for the `type`. After [`Table::read`], so that one which that found misspelt is not
     /// missing here.
-    pub(super) fn read_own<T>(
+    pub(super) fn read_own<T, K: AsRef<str>>(
         &mut self,
         findings: &mut Findings<'f>,
         read: Read<'_, 'f, T>,
-        problems: Check<'_, T>,
+        problems: Check<'_, T, K>,
     ) -> Option<T> {
         let own = self.part(|key| self.own.contains(&key) && key != "type");
         self.recover(own, findings, read, problems)
@@ -107,16 +107,13 @@ impl<'f> Table<'f> {
 
     /// Where the value of `key` stands, which may be a path (`tls.cert`), or else the innermost part of it.
     pub(super) fn span(&self, key: &str) -> Range<usize> {
-        let mut path = Path::new();
-        for part in key.split('.') {
-            let step = part.parse().map_or_else(|_| Step::Key(part.to_owned()), Step::Item);
-            path.push(step);
-            if tree::get(&self.node, &path).is_none() {
-                path.pop();
-                break;
-            }
-        }
-        tree::get(&self.node, &path).map_or_else(|| self.node.span(), |(_, value)| value.span())
+        self.span_of(&tree::path(key))
+    }
+
+    /// Where the value at `path` stands, or else the innermost part of it.
+    pub(super) fn span_of(&self, path: &[Step]) -> Range<usize> {
+        let found = (1..=path.len()).rev().find_map(|known| tree::get(&self.node, &path[..known]));
+        found.map_or_else(|| self.node.span(), |(_, value)| value.span())
     }
 }
 

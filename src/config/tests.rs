@@ -271,7 +271,7 @@ fn what_is_wrong_with_a_register_is_told_where_it_stands() {
             "5:50 `type` cannot be the text 'f33'",
             "6:30 unknown key `adress` in an item of `registers` of [sources.a]",
             "7:40 `address` must be a whole number from 0 to 65535, not 70000",
-            "8:51 `table`: register `y`: a coil or discrete input is of type \"bool\"",
+            "8:66 `type` must be \"bool\" or left away: this `table` holds coils or discrete inputs",
         ]
     );
 }

@@ -20,6 +20,12 @@ pub(super) enum Step {
 /// The way from a table to a value inside it.
 pub(super) type Path = Vec<Step>;
 
+/// A path as a stage writes it: `tls.cert`, `registers.3.bit`.
+pub(super) fn path(written: &str) -> Path {
+    let step = |part: &str| part.parse().map_or_else(|_| Step::Key(part.to_owned()), Step::Item);
+    written.split('.').map(step).collect()
+}
+
 /// `path` and one step more.
 pub(super) fn join(path: &[Step], step: Step) -> Path {
     path.iter().cloned().chain([step]).collect()

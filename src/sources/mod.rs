@@ -21,6 +21,7 @@ pub mod tap;
 pub mod tcp;
 mod uart;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
@@ -154,16 +155,17 @@ impl Config {
         })
     }
 
-    /// What is wrong across keys, as (key, what and what to do).
+    /// What is wrong across keys, as (key, what and what to do). The key may be a path: `registers.3.unit_id`.
     #[must_use]
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        match self {
+    pub fn problems(&self) -> Vec<(Cow<'static, str>, String)> {
+        let problems = match self {
             Self::CoapServer(config) => config.problems(),
-            Self::Modbus(config) => config.problems(),
+            Self::Modbus(config) => return config.problems(),
             Self::Serial(config) => config.problems(),
             Self::Simulated(config) => config.problems(),
             Self::Tcp(config) => config.problems(),
-        }
+        };
+        problems.into_iter().map(|(key, text)| (key.into(), text)).collect()
     }
 
     /// The key by which both ask the machine for something that it has but once.

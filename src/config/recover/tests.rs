@@ -82,6 +82,114 @@ struct Json {
 
 const GOOD: &str = "[line]\nport = \"/dev/ttyUSB0\"\nevery = \"10s\"\nnames = []\n";
 
+/// A place whose keys are read first and judged then, and which is the only way to write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "what matters is how it is read")]
+struct Places {
+    decode: Option<Placed>,
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(dead_code, reason = "what matters is how it is read")]
+enum Placed {
+    Json { zone: Zone, from: Option<Place> },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Keys")]
+struct Place;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    #[expect(dead_code, reason = "what matters is that it must be there")]
+    at: u16,
+    #[serde(rename = "type")]
+    kind: Parity,
+    bit: Option<u8>,
+    length: Option<u8>,
+}
+
+impl TryFrom<Keys> for Place {
+    type Error = String;
+
+    fn try_from(keys: Keys) -> Result<Self, String> {
+        match (keys.kind, keys.bit, keys.length) {
+            (_, Some(8..), _) => Err("`bit` is 0 to 7".into()),
+            (Parity::Odd, _, Some(_)) => Err("`length` is for `type` \"even\"".into()),
+            _ => Ok(Self),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Zone;
+
+impl TryFrom<String> for Zone {
+    type Error = String;
+
+    fn try_from(zone: String) -> Result<Self, String> {
+        if zone == "the one word" { Ok(Self) } else { Err(format!("`{zone}` is no zone")) }
+    }
+}
+
+/// What is wrong with `source`, read as [`Places`]: the marked text and what is said.
+fn misplaced(source: &str) -> Vec<(String, String)> {
+    wrong_as::<Places>(source, &nothing).into_iter().map(|(marked, text, _)| (marked, text)).collect()
+}
+
+fn pairs<const N: usize>(all: [(&str, &str); N]) -> Vec<(String, String)> {
+    all.map(|(marked, text)| (marked.to_owned(), text.to_owned())).into()
+}
+
+#[test]
+fn what_is_wrong_across_the_keys_of_a_table_is_told_at_the_key_and_hides_nothing() {
+    let all = misplaced(
+        "[line]\nplaces = [{ at = 1, type = \"odd\", bit = 9, length = 300 }, { at = 2, type = \"odd\", length = 3 },\n\
+         { at = 70000, type = \"odd\", bit = 8 }, { at = 4, type = \"none\", length = 5 }]",
+    );
+    let expected = [
+        ("9", "`bit` is 0 to 7"),
+        ("300", "`length` must be a whole number from 0 to 255, not 300"),
+        ("3", "`length` is for `type` \"even\""),
+        ("70000", "`at` must be a whole number from 0 to 65535, not 70000"),
+        ("8", "`bit` is 0 to 7"),
+        ("\"none\"", "`type` cannot be the text \"none\""),
+    ];
+    assert_eq!(all, pairs(expected));
+}
+
+#[test]
+fn what_is_missing_in_a_table_inside_a_tagged_one_is_told_there_and_once() {
+    let missing = "`type` is missing in `from` of [line]";
+    let all = |from| {
+        misplaced(&format!(
+            "[line]\nplaces = []\ndecode = {{ type = \"json\", zone = \"the one word\", from = {from} }}"
+        ))
+    };
+    assert_eq!(all("{ at = 0 }"), pairs([("{ at = 0 }", missing)]));
+    assert_eq!(
+        all("{ at = 0, type = \"none\" }"),
+        pairs([("\"none\"", "`type` cannot be the text \"none\"")])
+    );
+    assert_eq!(all("\"x\""), pairs([("\"x\"", "`from` must be a table, not the text \"x\"")]));
+}
+
+#[test]
+fn a_value_that_nothing_can_stand_in_for_does_not_hide_what_is_behind_it() {
+    let all = misplaced(
+        "[line]\ndecode = { type = \"json\", zone = \"type\" }\nplaces = [{ at = 1, type = \"odd\", length = 3 }]",
+    );
+    assert_eq!(
+        all,
+        pairs([("\"type\"", "`zone`: `type` is no zone"), ("3", "`length` is for `type` \"even\"")])
+    );
+}
+
 /// What is wrong with `source`, read as a [`Line`]: the marked text of each, what is said and what is advised.
 fn wrong(source: &str, variable: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String, String)> {
     wrong_as::<Line>(source, variable)
@@ -93,8 +201,9 @@ fn wrong_as<T: DeserializeOwned>(
 ) -> Vec<(String, String, String)> {
     let mut findings = Findings::new(source);
     let line = DeTable::parse(source).unwrap().get_mut().remove("line").unwrap();
-    let read = Table::new("[line]".into(), line, &[], variable, &mut findings)
-        .and_then(|mut table| table.read(&mut findings, &|rest| T::deserialize(rest), &|_| Vec::new()));
+    let read = Table::new("[line]".into(), line, &[], variable, &mut findings).and_then(|mut table| {
+        table.read(&mut findings, &|rest| T::deserialize(rest), &|_| Vec::<(&str, String)>::new())
+    });
     let problems = findings.finish();
     assert!(read.is_some() || !problems.is_empty(), "what cannot be read says why");
     problems

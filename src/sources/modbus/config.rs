@@ -1,5 +1,6 @@
 //! What the table of a Modbus source says.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +127,9 @@ pub(super) enum Target {
     Network(Box<str>, Framing),
 }
 
+/// What is wrong across keys: where, as a path such as `registers.3.unit_id`, and what.
+type Problem = (Cow<'static, str>, String);
+
 /// A device and all that is read of it.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
@@ -207,7 +211,7 @@ impl Config {
         units
     }
 
-    pub(in crate::sources) fn problems(&self) -> Vec<(&'static str, String)> {
+    pub(in crate::sources) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.problems_of_line();
         let mut within = |key, sound: bool, text: &str| {
             if !sound {
@@ -224,8 +228,8 @@ impl Config {
         within("retries", self.retries <= RETRIES_MAX, "`retries` must be at most 10");
         within("pause", self.pause <= PAUSE_MAX, "`pause` must be at most 10s");
         within("max_gap", self.max_gap <= 2000, "`max_gap` must be at most 2000: no request reads more");
-        problems.extend(self.problems_of_devices());
-        problems
+        let problems = problems.into_iter().map(|(key, text)| (key.into(), text));
+        problems.chain(self.problems_of_devices()).collect()
     }
 
     fn problems_of_line(&self) -> Vec<(&'static str, String)> {
@@ -273,52 +277,62 @@ impl Config {
         problems
     }
 
-    fn problems_of_devices(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
+    fn problems_of_devices(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = Vec::new();
         if let Some(map) = &self.registers_file {
             problems.extend(
-                map.problems.iter().map(|problem| ("registers_file", format!("`registers_file`: {problem}"))),
+                map.problems
+                    .iter()
+                    .map(|problem| ("registers_file".into(), format!("`registers_file`: {problem}"))),
             );
             if self.devices.is_empty() {
                 let text =
                     "`registers_file` needs `devices`, such as [{ device = \"meter-1\", unit_id = 1 }]";
-                problems.push(("registers_file", text.to_owned()));
+                problems.push(("registers_file".into(), text.to_owned()));
             }
         }
         let mut names = HashSet::new();
-        for Device { device, unit_id, timeout } in &self.devices {
+        for (index, Device { device, unit_id, timeout }) in self.devices.iter().enumerate() {
+            let at = |key: &str| Cow::from(format!("devices.{index}.{key}"));
             if !is_name(device) {
-                problems.push(("devices", format!("`device` must have 1 to {NAME_MAX} bytes")));
+                problems.push((at("device"), format!("`device` must have 1 to {NAME_MAX} bytes")));
             }
             if !names.insert(device) {
-                problems.push(("devices", format!("device `{device}` is there twice")));
+                problems.push((at("device"), format!("`device` `{device}` is there twice")));
             }
             if timeout.is_some_and(|timeout| !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout)) {
-                problems
-                    .push(("devices", format!("`timeout` of device `{device}` must lie within 10ms and 1m")));
+                problems.push((
+                    at("timeout"),
+                    format!("`timeout` of device `{device}` must lie within 10ms and 1m"),
+                ));
             }
-            problems.extend(self.problem_of_unit(*unit_id).map(|text| ("devices", text)));
+            problems.extend(self.problem_of_unit(*unit_id).map(|text| (at("unit_id"), text)));
         }
-        for register in &self.registers {
+        for (index, register) in self.registers.iter().enumerate() {
             let metric = &register.metric;
+            let at = |key: &str| Cow::from(format!("registers.{index}.{key}"));
             problems.extend(
-                register.unit_id.and_then(|id| self.problem_of_unit(id)).map(|text| ("registers", text)),
+                register.unit_id.and_then(|id| self.problem_of_unit(id)).map(|text| (at("unit_id"), text)),
             );
-            let text = match (&register.device, register.unit_id) {
+            let problem = match (&register.device, register.unit_id) {
                 (None, None) if self.devices.is_empty() => {
-                    format!("register `{metric}` needs a `unit_id`, or the source needs `devices`")
-                }
-                (Some(device), None) if !names.contains(device) => {
-                    format!("register `{metric}` needs a `unit_id`: device `{device}` is not in `devices`")
+                    let text =
+                        format!("register `{metric}` needs a `unit_id`, or the source needs `devices`");
+                    (format!("registers.{index}").into(), text)
                 }
                 (None, Some(unit_id)) if self.listed(unit_id).nth(1).is_some() => {
                     let all: Vec<_> = self.listed(unit_id).map(|device| format!("`{device}`")).collect();
                     let all = all.join(" and ");
-                    format!("register `{metric}` needs a `device`: {all} have `unit_id` {unit_id}")
+                    let text = format!("register `{metric}` needs a `device`: {all} have `unit_id` {unit_id}");
+                    (at("unit_id"), text)
                 }
+                (Some(device), None) if !names.contains(device) => (
+                    at("device"),
+                    format!("register `{metric}` needs a `unit_id`: `device` `{device}` is not in `devices`"),
+                ),
                 _ => continue,
             };
-            problems.push(("registers", text));
+            problems.push(problem);
         }
         // The source's name is not known here, and no device can have an empty one.
         let units = self.units("");
@@ -329,19 +343,22 @@ impl Config {
         {
             if !series.insert((&unit.device, &register.metric)) {
                 let device = if unit.device.is_empty() { "the source" } else { &unit.device };
-                problems
-                    .push(("registers", format!("metric `{}` of {device} is there twice", register.metric)));
+                // The last of them, as far as the table has it.
+                let written = self.registers.iter().rposition(|written| *written == **register);
+                let at = written
+                    .map_or("registers_file".into(), |index| format!("registers.{index}.metric").into());
+                problems.push((at, format!("`metric` `{}` of {device} is there twice", register.metric)));
             }
         }
         if series.len() > REGISTERS_MAX {
             problems.push((
-                "registers",
+                "registers".into(),
                 format!("{} registers in all: at most {REGISTERS_MAX} are possible", series.len()),
             ));
         }
         if units.is_empty() && problems.is_empty() && !is_absent {
             let text = "a source of type \"modbus\" needs `registers`, or a `registers_file` with `devices`";
-            problems.push(("type", text.to_owned()));
+            problems.push(("type".into(), text.to_owned()));
         }
         problems
     }
@@ -428,7 +445,7 @@ mod tests {
         toml::from_str(toml).unwrap()
     }
 
-    fn problems(toml: &str) -> Vec<(&'static str, String)> {
+    fn problems(toml: &str) -> Vec<Problem> {
         config(toml).problems()
     }
 
@@ -500,31 +517,31 @@ mod tests {
             (format!("port = 'p'\n{device}"), "type", "needs `registers`"),
             (
                 "port = 'p'\nregisters = [{ metric = 'v', address = 0 }]".to_owned(),
-                "registers",
+                "registers.0",
                 "needs a `unit_id`",
             ),
             (
                 format!("port = 'p'\n{device}registers = [{{ device = 'b', metric = 'v', address = 0 }}]"),
-                "registers",
+                "registers.0.device",
                 "`b` is not in `devices`",
             ),
             (
                 "port = 'p'\ndevices = [{ device = 'a', unit_id = 1 }, { device = 'b', unit_id = 1 }]\n\
                  registers = [{ unit_id = 1, metric = 'v', address = 0 }]"
                     .to_owned(),
-                "registers",
+                "registers.0.unit_id",
                 "`v` needs a `device`: `a` and `b` have `unit_id` 1",
             ),
             (
                 format!(
                     "port = 'p'\n{device}registers = [{{ metric = 'v', address = 0 }}, {{ metric = 'v', address = 1 }}]"
                 ),
-                "registers",
-                "metric `v` of a is there twice",
+                "registers.1.metric",
+                "`metric` `v` of a is there twice",
             ),
             (
                 format!("port = 'p'\n{}", ONE.replace("unit_id = 1", "unit_id = 0")),
-                "registers",
+                "registers.0.unit_id",
                 "within 1 and 247",
             ),
             (

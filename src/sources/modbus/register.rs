@@ -127,29 +127,40 @@ impl TryFrom<Keys> for Register {
     type Error = String;
 
     fn try_from(keys: Keys) -> Result<Self, String> {
-        let named = format!("register `{}`", keys.metric);
-        let wrong = |text: &str| Err(format!("{named}: {text}"));
+        // Each begins with the key that it is told at, and names the others that it depends on.
+        let wrong = |text: &str| Err(text.to_owned());
         if !is_name(&keys.metric) {
             return Err(format!("`metric` must have 1 to {NAME_MAX} bytes"));
         }
         if keys.device.as_ref().is_some_and(|device| !is_name(device)) {
-            return wrong(&format!("`device` must have 1 to {NAME_MAX} bytes"));
+            return Err(format!("`device` must have 1 to {NAME_MAX} bytes"));
         }
         if keys.every.is_some_and(|every| !(EVERY_MIN..=EVERY_MAX).contains(&every)) {
             return wrong("`every` must lie within 10ms and 1day");
         }
-        if let Some((_, text)) = (Scale { scale: keys.scale, offset: keys.offset }).problem("scale") {
-            return wrong(&text);
+        if keys.scale == 0.0 || !keys.scale.is_finite() {
+            return wrong("`scale` must be a finite number other than 0");
+        }
+        if !keys.offset.is_finite() {
+            return wrong("`offset` must be a finite number");
         }
         let kind = match (keys.table.is_bits(), keys.kind, keys.bit) {
             (true, None | Some(Type::Bool), None) => Kind::Coil,
             (true, _, Some(_)) => {
-                return wrong("`bit` is for registers: a coil or discrete input is one bit");
+                return wrong(
+                    "`bit` is for registers: in this `table`, of coils or discrete inputs, each is one bit",
+                );
             }
-            (true, Some(_), None) => return wrong("a coil or discrete input is of type \"bool\""),
+            (true, Some(_), None) => {
+                return wrong(
+                    "`type` must be \"bool\" or left away: this `table` holds coils or discrete inputs",
+                );
+            }
             (false, None | Some(Type::Bool), Some(bit)) if bit < 16 => Kind::Bit(bit),
             (false, None | Some(Type::Bool), Some(_)) => return wrong("`bit` is 0, the lowest, to 15"),
-            (false, Some(_), Some(_)) => return wrong("a `bit` of a register is of type \"bool\""),
+            (false, Some(_), Some(_)) => {
+                return wrong("`bit` is of type \"bool\": leave `type` away, or the `bit`");
+            }
             (false, None | Some(Type::U16), None) => Kind::U16,
             (false, Some(Type::Bool), None) => Kind::NotZero,
             (false, Some(Type::I16), None) => Kind::I16,
@@ -161,25 +172,44 @@ impl TryFrom<Keys> for Register {
             (false, Some(Type::F64), None) => Kind::F64,
             (false, Some(Type::String), None) => match keys.length {
                 Some(length @ 1..=125) => Kind::String(length),
-                _ => return wrong("a string needs its `length` in registers of two characters, 1 to 125"),
+                Some(_) => return wrong("`length` of a string is 1 to 125 registers of two characters"),
+                None => {
+                    return wrong(
+                        "`type` \"string\" needs `length`, in registers of two characters, 1 to 125",
+                    );
+                }
             },
         };
         if keys.length.is_some() && !matches!(kind, Kind::String(_)) {
-            return wrong("`length` is for type \"string\"");
+            return wrong("`length` is for `type` \"string\"");
         }
         let is_number = !matches!(kind, Kind::Coil | Kind::NotZero | Kind::Bit(_) | Kind::String(_));
         let scale = Scale { scale: keys.scale, offset: keys.offset };
-        if !is_number && scale != Scale::NONE {
-            return wrong("`scale` and `offset` are for numbers");
+        if !is_number {
+            for (key, one) in
+                [("scale", Scale { offset: 0.0, ..scale }), ("offset", Scale { scale: 1.0, ..scale })]
+            {
+                if one != Scale::NONE {
+                    return Err(format!("`{key}` is for numbers: look at `type`, `table` and `bit`"));
+                }
+            }
         }
-        if kind == Kind::Coil && (keys.word_order, keys.byte_order) != (Order::Big, Order::Big) {
-            return wrong("`word_order` and `byte_order` are for registers");
+        if kind == Kind::Coil {
+            for (key, order) in [("word_order", keys.word_order), ("byte_order", keys.byte_order)] {
+                if order != Order::Big {
+                    return Err(format!(
+                        "`{key}` is for registers: this `table` holds coils or discrete inputs"
+                    ));
+                }
+            }
         }
         if kind.registers() == 1 && keys.word_order != Order::Big {
-            return wrong("`word_order` is for values of several registers");
+            return wrong(
+                "`word_order` is for values of several registers: look at `type`, `length` and `bit`",
+            );
         }
         if u32::from(keys.address) + u32::from(kind.registers()) > 1 << 16 {
-            return wrong("it ends behind the last address, 65535");
+            return wrong("`address`: it ends behind the last one, 65535, by its `type` or `length`");
         }
         Ok(Self {
             device: keys.device,
@@ -323,27 +353,27 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_do_not_go_together_are_refused_with_the_registers_name() {
+    fn keys_that_do_not_go_together_are_refused_at_one_of_them() {
         for (keys, words) in [
-            ("table = 'coil'\ntype = 'u16'", "is of type \"bool\""),
+            ("table = 'coil'\ntype = 'u16'", "`type` must be \"bool\""),
             ("table = 'discrete'\nbit = 1", "`bit` is for registers"),
             ("bit = 16", "0, the lowest, to 15"),
-            ("type = 'u16'\nbit = 1", "is of type \"bool\""),
-            ("type = 'string'", "needs its `length`"),
-            ("type = 'string'\nlength = 126", "needs its `length`"),
+            ("type = 'u16'\nbit = 1", "`bit` is of type \"bool\""),
+            ("type = 'string'", "needs `length`"),
+            ("type = 'string'\nlength = 126", "`length` of a string is 1 to 125"),
             ("type = 'u16'\nlength = 2", "`length` is for"),
-            ("bit = 1\nscale = 0.1", "are for numbers"),
+            ("bit = 1\nscale = 0.1", "`scale` is for numbers"),
             ("scale = 0.0", "other than 0"),
-            ("word_order = 'little'", "several registers"),
-            ("table = 'coil'\nbyte_order = 'little'", "are for registers"),
+            ("word_order = 'little'", "`word_order` is for values of several registers"),
+            ("table = 'coil'\nbyte_order = 'little'", "`byte_order` is for registers"),
             ("every = '1ms'", "within 10ms and 1day"),
             ("device = ''", "1 to 128 bytes"),
         ] {
             let error = register(keys).unwrap_err();
-            assert!(error.starts_with("register `m`: ") && error.contains(words), "{keys}: {error}");
+            assert!(error.starts_with('`') && error.contains(words), "{keys}: {error}");
         }
         let last: Result<Register, _> = toml::from_str("metric = 'm'\naddress = 65535\ntype = 'u32'");
-        assert!(last.unwrap_err().to_string().contains("behind the last address"));
+        assert!(last.unwrap_err().to_string().contains("behind the last one"));
     }
 
     #[test]
