@@ -576,7 +576,8 @@ mod tests {
         std::fs::write(&path, "metric,address\nv,zero\n").unwrap();
         let refused = config.with_map().unwrap_err().to_string();
         assert!(
-            refused.contains("line 2, column 3: `address` must be a whole number, not `zero`"),
+            refused
+                .contains("line 2, column 3: `address` must be a whole number from 0 to 65535, not the text"),
             "{refused}"
         );
         std::fs::write(&path, "metric,address\nv,0\n").unwrap();

@@ -51,9 +51,19 @@ impl Map {
         let is_csv = path.rsplit('.').next().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
         let (registers, wrong) = if is_csv { csv(&text) } else { toml(&text) };
         let told = |Wrong { line, column, text }| format!("{path}, line {line}, column {column}: {text}");
+        let more = wrong.len().saturating_sub(MOST);
         map.problems.extend(wrong.into_iter().take(MOST).map(told));
+        if more > 0 {
+            map.problems.push(format!("{path} has {more} more mistakes"));
+        }
         if registers.is_empty() && map.problems.is_empty() {
-            map.problems.push(format!("{path} has no register: begin each with [[registers]]"));
+            let help = match is_csv {
+                true => {
+                    "write a line with the names of the columns, such as `metric,address,type`, then one for each"
+                }
+                false => "begin each with [[registers]]",
+            };
+            map.problems.push(format!("{path} has no register: {help}"));
         }
         Self { registers, ..map }
     }
@@ -92,12 +102,148 @@ struct Wrong {
 
 type Found = (Vec<Register>, Vec<Wrong>);
 
-/// A register, unless it names the device that the source's table is to name.
-fn of_any_device(register: Register) -> Result<Register, String> {
-    if register.device.is_some() || register.unit_id.is_some() {
-        return Err("`device` and `unit_id` belong into the `devices` of the source's table".into());
+/// What a register of a file may say, and what each takes.
+const KEYS: [(&str, &str); 12] = [
+    ("metric", "a text"),
+    ("table", "\"holding\", \"input\", \"coil\" or \"discrete\""),
+    ("address", "a whole number from 0 to 65535"),
+    (
+        "type",
+        "\"bool\", \"u16\", \"i16\", \"u32\", \"i32\", \"u64\", \"i64\", \"f32\", \"f64\" or \"string\"",
+    ),
+    ("word_order", "\"big\" or \"little\""),
+    ("byte_order", "\"big\" or \"little\""),
+    ("scale", "a number"),
+    ("offset", "a number"),
+    ("unit", "a text"),
+    ("bit", "a whole number from 0 to 15"),
+    ("length", "a whole number from 1 to 125"),
+    ("every", "a text such as \"10s\""),
+];
+
+/// Those that have to be there.
+const NEEDED: [&str; 2] = ["metric", "address"];
+
+/// What is wrong with a key that no register of a file has.
+fn unknown(key: &str) -> String {
+    if ["device", "unit_id"].contains(&key) {
+        return format!("`{key}` belongs into the `devices` of the source's table");
     }
-    Ok(register)
+    match meant(key) {
+        Some(near) => format!("unknown key `{key}`: did you mean `{near}`?"),
+        None => {
+            let all: Vec<_> = KEYS.iter().map(|(name, _)| format!("`{name}`")).collect();
+            format!("unknown key `{key}`: there are {}", all.join(", "))
+        }
+    }
+}
+
+/// The key that was meant by one that is not known.
+fn meant(key: &str) -> Option<&'static str> {
+    let key = key.to_lowercase();
+    let slips = |name: &str| strsim::damerau_levenshtein(&key, name);
+    KEYS.iter().map(|(name, _)| *name).min_by_key(|name| slips(name)).filter(|name| slips(name) <= 2)
+}
+
+/// Reads a register, and finds everything that is wrong with it, each with its place. What was complained of is taken
+/// out and the rest read again.
+fn register(mut node: Spanned<DeValue<'_>>) -> Result<Register, Vec<(usize, String)>> {
+    let start = node.span().start;
+    let mut wrong: Vec<(usize, String)> = Vec::new();
+    let Some(table) = table_in(&mut node) else {
+        return Err(vec![(start, "a register must be a table: begin it with [[registers]]".to_owned())]);
+    };
+    let keys: Vec<_> = table.keys().map(|key| (key.span().start, key.get_ref().to_string())).collect();
+    let is_known = |key: &str| KEYS.iter().any(|(name, _)| *name == key);
+    let strange = keys.iter().filter(|(_, key)| !is_known(key));
+    // Keys whose values the file does not say, or not rightly.
+    let mut taken: Vec<String> = Vec::new();
+    for (at, key) in strange {
+        wrong.push((*at, unknown(key)));
+        table.remove(key.as_str());
+        taken.extend(meant(key).map(str::to_owned));
+    }
+    for key in NEEDED {
+        if table.contains_key(key) {
+            continue;
+        }
+        if !taken.iter().any(|taken| taken == key) {
+            wrong.push((start, format!("`{key}` is missing")));
+        }
+        stand_in(table, key);
+        taken.push(key.to_owned());
+    }
+    // Each round takes out one key, or puts one in.
+    for _ in 0..=2 * KEYS.len() {
+        let error = match Register::deserialize(ValueDeserializer::from(node.clone())) {
+            Ok(register) if wrong.is_empty() => return Ok(register),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let message = error.message();
+        let Some(table) = table_in(&mut node) else { break };
+        let place = error.span().unwrap_or_default();
+        let named = || message.strip_prefix('`')?.split_once('`').map(|(key, _)| key.to_owned());
+        let key = table
+            .iter()
+            .find(|(_, value)| value.span() == place)
+            .map(|(key, _)| key.get_ref().to_string())
+            .or_else(|| named().filter(|key| table.contains_key(key.as_str())));
+        let Some((key, value)) = key.and_then(|key| table.remove(key.as_str()).map(|value| (key, value)))
+        else {
+            wrong.push((start, message.to_owned()));
+            break;
+        };
+        // What speaks of a key that was taken out is a guess.
+        if !taken.iter().any(|taken| message.contains(&format!("`{taken}`"))) {
+            wrong.push((value.span().start, told(&key, value.get_ref(), message)));
+        }
+        if NEEDED.contains(&key.as_str()) {
+            stand_in(table, &key);
+        }
+        taken.push(key);
+    }
+    Err(wrong)
+}
+
+fn table_in<'n, 'f>(node: &'n mut Spanned<DeValue<'f>>) -> Option<&'n mut DeTable<'f>> {
+    match node.get_mut() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+/// Puts something in for a key that has to be there, so that the others are read.
+fn stand_in(table: &mut DeTable<'_>, key: &str) {
+    let nowhere = usize::MAX..usize::MAX;
+    let value = if key == "metric" { "'m'" } else { "0" };
+    if let Ok(value) = DeValue::parse(value) {
+        let key = Spanned::new(nowhere.clone(), key.to_owned().into());
+        table.insert(key, Spanned::new(nowhere, value.into_inner()));
+    }
+}
+
+/// serde's words for what is wrong with the value of a key, in those of a person.
+fn told(key: &str, value: &DeValue<'_>, message: &str) -> String {
+    let takes = KEYS.iter().find(|(name, _)| *name == key).map(|(_, takes)| *takes);
+    match takes {
+        Some(takes)
+            if ["invalid ", "unknown variant", "wanted "].iter().any(|words| message.starts_with(words)) =>
+        {
+            let written = match value {
+                DeValue::String(text) => format!("the text \"{text}\""),
+                DeValue::Integer(number) => number.to_string(),
+                DeValue::Float(number) => number.to_string(),
+                DeValue::Boolean(truth) => truth.to_string(),
+                DeValue::Datetime(time) => time.to_string(),
+                DeValue::Array(_) => "a list".to_owned(),
+                DeValue::Table(_) => "a table".to_owned(),
+            };
+            format!("`{key}` must be {takes}, not {written}")
+        }
+        _ if message.contains(&format!("`{key}`")) => message.to_owned(),
+        _ => format!("`{key}`: {message}"),
+    }
 }
 
 fn toml(text: &str) -> Found {
@@ -117,13 +263,9 @@ fn toml(text: &str) -> Found {
         match node.into_inner() {
             DeValue::Array(nodes) if key.get_ref() == "registers" => {
                 for node in nodes {
-                    let start = node.span().start;
-                    let read = Register::deserialize(ValueDeserializer::from(node)).map_err(|error| {
-                        at(error.span().map_or(start, |span| span.start), error.message().to_owned())
-                    });
-                    match read.and_then(|register| of_any_device(register).map_err(|text| at(start, text))) {
+                    match register(node) {
                         Ok(register) => registers.push(register),
-                        Err(error) => wrong.push(error),
+                        Err(all) => wrong.extend(all.into_iter().map(|(place, text)| at(place, text))),
                     }
                 }
             }
@@ -149,20 +291,39 @@ fn csv(text: &str) -> Found {
     let (mut registers, mut wrong) = (Vec::new(), Vec::new());
     let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate();
     let mut lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    let Some((_, header)) = lines.next() else { return (registers, wrong) };
+    let Some((first, header)) = lines.next() else { return (registers, wrong) };
     // Spreadsheets of many countries write semicolons.
     let separator = if header.contains(';') { ';' } else { ',' };
-    let keys = cells(header, separator);
+    let names = cells(header, separator);
+    let mut columns: Vec<Option<&str>> = Vec::new();
+    for (column, name) in &names {
+        let known = KEYS.iter().map(|(key, _)| *key).find(|key| key == name);
+        let fault = match known {
+            Some(key) if columns.contains(&Some(key)) => Some(format!("the column `{key}` is there twice")),
+            None if !name.is_empty() => Some(unknown(name)),
+            _ => None,
+        };
+        wrong.extend(fault.map(|text| Wrong { line: first + 1, column: *column, text }));
+        // What the cells of a misspelt column hold is looked at all the same.
+        let key = known.or_else(|| meant(name));
+        columns.push(key.filter(|key| !columns.contains(&Some(key))));
+    }
+    let absent: Vec<&str> = NEEDED.into_iter().filter(|key| !columns.contains(&Some(key))).collect();
+    for key in &absent {
+        let text = format!("the header has no column `{key}`");
+        wrong.push(Wrong { line: first + 1, column: 1, text });
+    }
     for (index, line) in lines {
         let cells = cells(line, separator);
-        let fault = |column: usize, text: String| Wrong { line: index + 1, column, text };
-        if let Some((column, _)) = cells.get(keys.len()) {
-            wrong.push(fault(*column, format!("the header has but {} columns", keys.len())));
+        let fault = |(column, text): (usize, String)| Wrong { line: index + 1, column, text };
+        if let Some((column, _)) = cells.get(columns.len()) {
+            wrong.push(fault((*column, format!("the header has but {} columns", columns.len()))));
             continue;
         }
-        match row(&keys, &cells).and_then(|register| of_any_device(register).map_err(|text| (1, text))) {
-            Ok(register) => registers.push(register),
-            Err((column, text)) => wrong.push(fault(column, text)),
+        match row(&columns, &absent, &cells) {
+            Ok(register) if absent.is_empty() => registers.push(register),
+            Ok(_) => {}
+            Err(all) => wrong.extend(all.into_iter().map(fault)),
         }
     }
     (registers, wrong)
@@ -188,34 +349,43 @@ fn cells(line: &str, separator: char) -> Vec<(usize, String)> {
     cells
 }
 
-fn row(keys: &[(usize, String)], cells: &[(usize, String)]) -> Result<Register, (usize, String)> {
-    let mut table = toml::Table::new();
-    for ((_, key), (column, cell)) in keys.iter().zip(cells).filter(|(_, (_, cell))| !cell.is_empty()) {
-        let value = if WHOLE.contains(&&**key) {
-            let hex = cell.strip_prefix("0x").map(|digits| i64::from_str_radix(digits, 16));
-            let number = hex.unwrap_or_else(|| cell.parse());
-            let number =
-                number.map_err(|_| (*column, format!("`{key}` must be a whole number, not `{cell}`")))?;
-            toml::Value::Integer(number)
-        } else if NUMBERS.contains(&&**key) {
-            let number =
-                cell.parse().map_err(|_| (*column, format!("`{key}` must be a number, not `{cell}`")))?;
-            toml::Value::Float(number)
-        } else {
-            toml::Value::String(cell.clone())
-        };
-        table.insert(key.clone(), value);
+/// The register of a line, whose places are columns; `absent` are the columns that it lacks.
+fn row(
+    columns: &[Option<&str>],
+    absent: &[&str],
+    cells: &[(usize, String)],
+) -> Result<Register, Vec<(usize, String)>> {
+    let named = columns.iter().zip(cells).filter_map(|(key, (column, cell))| Some(((*key)?, *column, cell)));
+    // A number as TOML has it; anything else is a text, and told as one where a number should be.
+    let written: Vec<_> = named
+        .filter(|(_, _, cell)| !cell.is_empty())
+        .map(|(key, column, cell)| {
+            let number = if WHOLE.contains(&key) {
+                let hex = cell.strip_prefix("0x").map(|digits| i64::from_str_radix(digits, 16));
+                hex.unwrap_or_else(|| cell.parse()).ok().map(|number| number.to_string())
+            } else if NUMBERS.contains(&key) {
+                cell.parse::<f64>()
+                    .ok()
+                    .filter(|number| number.is_finite())
+                    .map(|number| format!("{number:?}"))
+            } else {
+                None
+            };
+            (key, column, cell, number)
+        })
+        .collect();
+    let mut table = DeTable::new();
+    for (key, column, cell, number) in &written {
+        let place = *column..*column + 1;
+        let number =
+            number.as_deref().and_then(|number| DeValue::parse(number).ok()).map(Spanned::into_inner);
+        let value = number.unwrap_or_else(|| DeValue::String(cell.as_str().into()));
+        table.insert(Spanned::new(place.clone(), (*key).into()), Spanned::new(place, value));
     }
-    Register::deserialize(toml::Value::Table(table)).map_err(|error| {
-        let text = error.message().to_owned();
-        let named = |name: &str| text.contains(&format!("`{name}`"));
-        // What it complains of, as far as it can be told: the cell that it quotes, or the one whose key it names.
-        let blamed = cells
-            .iter()
-            .position(|(_, cell)| !cell.is_empty() && named(cell))
-            .or_else(|| keys.iter().position(|(_, key)| named(key)));
-        (blamed.and_then(|place| cells.get(place)).map_or(1, |(column, _)| *column), text)
-    })
+    for key in absent {
+        stand_in(&mut table, key);
+    }
+    register(Spanned::new(1..usize::MAX, DeValue::Table(table)))
 }
 
 #[cfg(test)]
@@ -246,26 +416,67 @@ mod tests {
     #[test]
     fn every_mistake_of_a_toml_file_is_found_with_its_place() {
         let found = toml(
-            "[[registers]]\nmetric = 'a'\naddress = 70000\n\n[[registers]]\nmetric = 'b'\nadress = 0\n\n\
-             [[registers]]\nmetric = 'c'\naddress = 1\ntype = 'f16'\n\n[[registers]]\nmetric = 'd'\naddress = 1\nunit_id = 2\n\n[more]\n",
+            "[[registers]]\nmetric = 'a'\naddress = 70000\nbit = 16\n\n[[registers]]\nmetric = 'b'\nadress = 0\n\n\
+             [[registers]]\nmetric = 'c'\naddress = 1\ntype = 'f16'\nword_order = 'little'\nevery = 'soon'\n\n\
+             [[registers]]\nmetric = 'd'\naddress = 1\nunit_id = 2\ndevice = 'x'\n\n[[registers]]\nmetric = 'e'\n\n[more]\n",
         );
         let places = places(&found);
         let found: Vec<_> = places.iter().map(|(line, column, _)| (*line, *column)).collect();
-        assert_eq!(found, [(3, 11), (7, 1), (12, 8), (14, 1), (19, 2)], "{places:?}");
-        assert!(places[1].2.contains("`adress`"), "{places:?}");
-        assert!(places[3].2.contains("`devices`"), "{places:?}");
+        assert_eq!(
+            found,
+            [(3, 11), (4, 7), (8, 1), (13, 8), (15, 9), (20, 1), (21, 1), (23, 1), (26, 2)],
+            "{places:?}"
+        );
+        assert_eq!(places[0].2, "`address` must be a whole number from 0 to 65535, not 70000");
+        assert_eq!(places[2].2, "unknown key `adress`: did you mean `address`?");
+        assert!(places[3].2.contains("\"f32\", \"f64\" or \"string\", not the text \"f16\""), "{places:?}");
+        assert!(places[5].2.contains("`devices`"), "{places:?}");
+        assert_eq!(places[7].2, "`address` is missing");
     }
 
     #[test]
     fn every_mistake_of_a_csv_file_is_found_with_its_place() {
-        let found = csv("metric,address,type\na,x,u16\nb,1,f16\nc,70000,\nd,1,u16,7\n,1,u16\ne,1,u16\n");
+        let found = csv("metric,address,type\na,x,u16\nb,1,f16\nc,70000,f17\nd,1,u16,7\n,1,u16\ne,1,u16\n");
         let places = places(&found);
         let found_at: Vec<_> = places.iter().map(|(line, column, _)| (*line, *column)).collect();
-        assert_eq!(found_at[..2], [(2, 3), (3, 5)], "{places:?}");
-        assert_eq!(found_at[2].0, 4);
-        assert_eq!(found_at[3], (5, 9));
-        assert_eq!(found_at[4].0, 6);
+        assert_eq!(found_at, [(2, 3), (3, 5), (4, 3), (4, 9), (5, 9), (6, 1)], "{places:?}");
+        assert_eq!(places[0].2, "`address` must be a whole number from 0 to 65535, not the text \"x\"");
         assert_eq!(found.0.len(), 1);
+    }
+
+    #[test]
+    fn a_mistake_of_a_csv_header_is_told_once_and_there() {
+        let found = csv("# map\nmetric,adress,colour,unit_id,metric\na,1,red,1\nb,70000,red,1\n");
+        assert_eq!(
+            places(&found),
+            [
+                (2, 8, "unknown key `adress`: did you mean `address`?"),
+                (
+                    2,
+                    15,
+                    "unknown key `colour`: there are `metric`, `table`, `address`, `type`, `word_order`, \
+                     `byte_order`, `scale`, `offset`, `unit`, `bit`, `length`, `every`"
+                ),
+                (2, 22, "`unit_id` belongs into the `devices` of the source's table"),
+                (2, 30, "the column `metric` is there twice"),
+                (4, 3, "`address` must be a whole number from 0 to 65535, not 70000"),
+            ]
+        );
+        let absent = csv("metric,type\na,u16\nb,f16\n");
+        assert_eq!(places(&absent)[0], (1, 1, "the header has no column `address`"));
+        assert_eq!((absent.0.len(), absent.1.len(), absent.1[1].line), (0, 2, 3));
+    }
+
+    #[test]
+    fn the_keys_of_a_file_are_those_of_a_register() {
+        for (key, _) in KEYS {
+            let error = toml(&format!("[[registers]]\nmetric = 'm'\naddress = 0\n{key} = [[[]]]\n")).1;
+            assert!(error.iter().all(|wrong| !wrong.text.starts_with("unknown key")), "{key}: {error:?}");
+        }
+        let unknown = Register::deserialize(toml::toml! { no_key = 1 }).unwrap_err().to_string();
+        for key in unknown.split('`').skip(3).step_by(2).filter(|key| !["device", "unit_id"].contains(key)) {
+            assert!(KEYS.iter().any(|(known, _)| *known == key), "{key}");
+        }
     }
 
     #[test]
