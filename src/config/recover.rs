@@ -127,14 +127,14 @@ impl<'f> Table<'f> {
         self.removed.push(path.to_vec());
     }
 
-    /// Whether `text`, said of what is at `path`, speaks of a key beside it or further out whose value is not the file's.
+    /// Whether `text`, said of what is at `path`, speaks of a key beside it or further out whose value is not, or not
+    /// wholly, the file's.
     fn is_guess(&self, path: &[Step], text: &str, stand_ins: &[StandIn<'f>]) -> bool {
         let stood_in = stand_ins.iter().map(|stand_in| &stand_in.path);
         self.removed.iter().chain(stood_in).any(|changed| {
-            changed.iter().rposition(|step| matches!(step, Step::Key(_))).is_some_and(|last| {
-                let beside = path.len() > last && path.starts_with(&changed[..last]);
-                let named = matches!(&changed[last], Step::Key(key) if text.contains(&format!("`{key}`")));
-                beside && named
+            changed.iter().enumerate().take(path.len()).any(|(depth, step)| {
+                let named = matches!(step, Step::Key(key) if text.contains(&format!("`{key}`")));
+                named && path.starts_with(&changed[..depth])
             })
         })
     }

@@ -81,6 +81,10 @@ pub(super) fn instead(word: &str, names: &[&str], quote: &str) -> Option<String>
     if let Some(near) = nearest(word, names) {
         return Some(format!("did you mean {}?", shown(&near)));
     }
+    let begun: Vec<String> = begun(word, names).map(shown).collect();
+    if !begun.is_empty() {
+        return Some(format!("did you mean {}?", begun.join(" or ")));
+    }
     let all: Vec<String> = names.iter().map(shown).collect();
     match all.as_slice() {
         [] => None,
@@ -89,9 +93,17 @@ pub(super) fn instead(word: &str, names: &[&str], quote: &str) -> Option<String>
     }
 }
 
+/// The names that `word` is the beginning of, where it is a word at all.
+fn begun<'n, 'm>(word: &'n str, names: &'n [&'m str]) -> impl Iterator<Item = &'n &'m str> {
+    names.iter().filter(move |name| word.len() >= 3 && name.starts_with(&word.to_lowercase()))
+}
+
 /// The nearest of `names`, where one is near enough to be what was meant, and no other as near. A slip of the finger
 /// keeps the length.
 pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    if begun(word, names).nth(1).is_some() {
+        return None;
+    }
     let word = word.to_lowercase();
     let length = word.chars().count();
     let rank = |name: &&'n str| {
@@ -144,6 +156,12 @@ mod tests {
         assert_eq!(nearest("urlz", &["url", "urls"]), Some("urls"));
         assert_eq!(nearest("1.1", &["1.2", "1.3"]), None, "either may be meant");
         assert_eq!(nearest("colour", &names), None);
+        let sums = ["crc8", "crc16_modbus", "crc16_ccitt"];
+        assert_eq!(nearest("crc16", &sums), None, "either may be meant");
+        assert_eq!(
+            instead("crc16", &sums, "\"").unwrap(),
+            "did you mean \"crc16_modbus\" or \"crc16_ccitt\"?"
+        );
         assert_eq!(nearest("", &names), None);
     }
 }

@@ -35,6 +35,10 @@ impl Settings {
             problems.push(("baud", format!("`baud` {} must lie within 50 and 4000000", self.baud)));
         }
         problems.extend(self.rs485.iter().flat_map(Rs485::problems));
+        if self.rs485.is_some() && self.flow_control == tokio_serial::FlowControl::Hardware {
+            let text = "`flow_control` \"hardware\" needs the RTS wire, by which `rs485` switches the line: leave one away";
+            problems.push(("flow_control", text.to_owned()));
+        }
         problems
     }
 

@@ -18,7 +18,7 @@ use tokio_serial::{DataBits, SerialStream, StopBits};
 
 use super::poll::{self, Due, Poll};
 use super::port::{self, FlowControl, Parity, Settings};
-use super::stream::{Reader, Stream};
+use super::stream::{self, Reader, Stream};
 use super::uart::{self, Errors, Rs485};
 use super::{Batch, Context, Source, SourceError, decode, framing};
 use crate::model::{NAME_MAX, Readings, Stamp, is_name};
@@ -74,8 +74,7 @@ impl Config {
     }
 
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = self.framing.problems();
-        problems.extend(self.decode.problems());
+        let mut problems = stream::problems(&self.framing, &self.decode);
         if self.port.is_empty() {
             problems.push((
                 "port",
@@ -332,6 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn frames_too_short_for_what_is_read_of_them_are_a_problem() {
+        let problems = |framing: &str, at: usize| {
+            let toml = format!(
+                "port = 'p'\nframing = {{ type = 'fixed', length = 10{framing} }}\n\
+                 decode = {{ type = 'binary', fields = [{{ from = {{ at = {at}, type = 'u16' }}, metric = 'm' }}] }}"
+            );
+            toml::from_str::<Config>(&toml).unwrap().problems()
+        };
+        let sum = ", checksum = { type = 'crc16_modbus' }";
+        assert_eq!((problems("", 8), problems(sum, 6)), (Vec::new(), Vec::new()));
+        assert_eq!(problems("", 9)[0].0, "decode.fields");
+        assert!(problems("", 9)[0].1.contains("needs frames of 11 bytes"), "{:?}", problems("", 9));
+        assert!(problems(sum, 7)[0].1.contains("hands on 8 of each"), "{:?}", problems(sum, 7));
+    }
+
+    #[test]
     fn what_is_out_of_bounds_is_a_problem_at_its_key() {
         for (toml, key) in [
             ("baud = 49", "baud"),
@@ -339,6 +354,7 @@ mod tests {
             ("device = ''", "device"),
             ("framing = { type = 'lines', max_frame = '2MiB' }", "framing.max_frame"),
             ("rs485 = { rts_on_send = false }", "rs485.rts_after_send"),
+            ("rs485 = {}\nflow_control = 'hardware'", "flow_control"),
             ("rs485 = { delay_before_send = '1s' }", "rs485.delay_before_send"),
             ("rs485 = { delay_after_send = '1s' }", "rs485.delay_after_send"),
             ("poll = { every = '1s', write = '' }", "poll.write"),

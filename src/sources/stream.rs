@@ -26,6 +26,22 @@ pub(super) struct Stream {
     learnt: Learnt,
 }
 
+/// What is wrong across the keys of `framing` and `decode`, and between both, as (key, what and what to do).
+pub(super) fn problems(framing: &framing::Config, decode: &decode::Config) -> Vec<(&'static str, String)> {
+    let mut problems = framing.problems();
+    problems.extend(decode.problems());
+    if let (Some(given), Some(least)) = (framing.length().filter(|given| *given > 0), decode.least()) {
+        if least > given {
+            let text = format!(
+                "`decode` needs frames of {least} bytes, and `framing` hands on {given} of each: look at `at`, which counts \
+                 from 0, and at `length`; a checksum at the end is not handed on"
+            );
+            problems.push(("decode.fields", text));
+        }
+    }
+    problems
+}
+
 impl Stream {
     /// Whether it is between two frames, so that a silence means nothing.
     pub(super) fn rests(&self) -> bool {

@@ -56,6 +56,15 @@ impl Config {
             Self::Senml(_) | Self::Text(_) => Vec::new(),
         }
     }
+
+    /// So many bytes a frame must have to be read, where the configuration tells.
+    #[must_use]
+    pub fn least(&self) -> Option<usize> {
+        match self {
+            Self::Binary(config) => Some(config.least()),
+            _ => None,
+        }
+    }
 }
 
 /// Why a frame gave no readings.

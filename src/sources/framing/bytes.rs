@@ -33,6 +33,13 @@ impl<'de> Visitor<'de> for Either {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
+        let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        if let Some(bytes) = hex.and_then(hexadecimal) {
+            return Err(E::custom(format!(
+                "\"{text}\" is a text of {} characters, not these bytes: write them as a list of numbers, {bytes}",
+                text.len()
+            )));
+        }
         match text.chars().find(|character| !character.is_ascii()) {
             None => Ok(Bytes(text.as_bytes().into())),
             // "\u00aa" is two bytes in UTF-8, and hardly the two that were meant.
@@ -50,6 +57,18 @@ impl<'de> Visitor<'de> for Either {
         }
         Ok(Bytes(bytes.into()))
     }
+}
+
+/// The bytes that `digits` are in base 16, as a list of TOML.
+fn hexadecimal(digits: &str) -> Option<String> {
+    let is_hex = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let whole = if digits.len() % 2 == 0 { digits.to_owned() } else { format!("0{digits}") };
+    let pairs: Vec<String> = whole
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| format!("0x{}", String::from_utf8_lossy(pair).to_lowercase()))
+        .collect();
+    is_hex.then(|| format!("[{}]", pairs.join(", ")))
 }
 
 /// Where `needle`, which is not empty, first stands in `bytes`.

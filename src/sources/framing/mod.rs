@@ -118,6 +118,13 @@ impl Config {
         self.common().idle_gap
     }
 
+    /// So many bytes of each frame are handed on, where all are of one length.
+    #[must_use]
+    pub fn length(&self) -> Option<usize> {
+        let Self::Fixed(config) = self else { return None };
+        Some((config.length as usize).saturating_sub(config.common().checksum.map_or(0, Checksum::at_end)))
+    }
+
     /// What is wrong across keys, as (key, what and what to do).
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {

@@ -291,6 +291,20 @@ fn what_cannot_work_is_a_problem_at_its_key() {
     }
 }
 
+#[test]
+fn a_text_of_hex_digits_is_refused_with_the_list_that_was_meant() {
+    let error = |written: &str| {
+        let toml = format!("type = 'delimiter'\ndelimiter = '{written}'");
+        toml::from_str::<Config>(&toml).map(|_| ()).map_err(|error| error.message().to_owned())
+    };
+    let wrong = error("0x0d").unwrap_err();
+    assert!(wrong.contains("a text of 4 characters") && wrong.ends_with(", [0x0d]"), "{wrong}");
+    assert!(error("0XD0A").unwrap_err().ends_with(", [0x0d, 0x0a]"));
+    for text in ["0x", "0xyz", "x0d", "0"] {
+        assert_eq!(error(text), Ok(()), "{text}");
+    }
+}
+
 /// Each framing, with marks of letters so that few bytes make many frames.
 const VARIANTS: [&str; 15] = [
     "type = 'lines'\nmax_frame = '16B'",

@@ -228,6 +228,13 @@ impl Config {
         within("retries", self.retries <= RETRIES_MAX, "`retries` must be at most 10");
         within("pause", self.pause <= PAUSE_MAX, "`pause` must be at most 10s");
         within("max_gap", self.max_gap <= 2000, "`max_gap` must be at most 2000: no request reads more");
+        let file = self.registers_file.iter().flat_map(|map| &map.registers);
+        if (126..=2000).contains(&self.max_gap) && file.chain(&self.registers).any(|one| !one.table.is_bits())
+        {
+            let text =
+                "`max_gap` must be at most 125 where registers are read: no request reads more of them";
+            problems.push(("max_gap", text.to_owned()));
+        }
         let problems = problems.into_iter().map(|(key, text)| (key.into(), text));
         problems.chain(self.problems_of_devices()).collect()
     }
@@ -513,6 +520,7 @@ mod tests {
             (format!("port = 'p'\nretries = 11\n{ONE}"), "retries", "at most 10"),
             (format!("port = 'p'\npause = '11s'\n{ONE}"), "pause", "at most 10s"),
             (format!("port = 'p'\nmax_gap = 2001\n{ONE}"), "max_gap", "at most 2000"),
+            (format!("port = 'p'\nmax_gap = 126\n{ONE}"), "max_gap", "at most 125"),
             ("port = 'p'\n".to_owned(), "type", "needs `registers`"),
             (format!("port = 'p'\n{device}"), "type", "needs `registers`"),
             (

@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::stream::Reader;
+use super::stream::{self, Reader};
 use super::{Batch, Context, Network, Source, SourceError, decode, framing, listen};
 use crate::model::{NAME_MAX, is_name};
 use crate::tls;
@@ -91,8 +91,7 @@ impl Config {
     }
 
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = self.framing.problems();
-        problems.extend(self.decode.problems());
+        let mut problems = stream::problems(&self.framing, &self.decode);
         match (self.listen, &self.connect) {
             (Some(listen), None) => problems.extend(listen::problems(listen, &self.allow, PORT)),
             (None, Some(device)) => problems.extend(self.dial_problems(device)),

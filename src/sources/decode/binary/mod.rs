@@ -36,6 +36,12 @@ impl Config {
         ));
         problems
     }
+
+    /// What the last of the places needs.
+    pub(super) fn least(&self) -> usize {
+        let places = self.device.iter().chain(&self.time).chain(self.fields.iter().map(|field| &field.from));
+        places.map(Place::end).max().unwrap_or(0)
+    }
 }
 
 /// The decoder.
@@ -53,10 +59,8 @@ pub struct Binary {
 
 impl Binary {
     pub(super) fn new(config: &Config) -> Self {
-        let places =
-            config.device.iter().chain(&config.time).chain(config.fields.iter().map(|field| &field.from));
         Self {
-            length: places.map(Place::end).max().unwrap_or(0),
+            length: config.least(),
             endian: config.endian,
             device: config.device.clone(),
             time: config.time.clone().zip(config.time_unit),
