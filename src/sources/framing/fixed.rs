@@ -49,6 +49,10 @@ impl Config {
         Vec::new()
     }
 
+    pub(super) fn has_marks(&self) -> bool {
+        !self.start.is_empty() || !self.end.is_empty()
+    }
+
     pub(super) fn cut(&self, bytes: &[u8], place: &mut Place) -> Cut {
         let length = self.length as usize;
         let at = bytes::may_start(bytes, &self.start);

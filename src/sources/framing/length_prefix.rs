@@ -91,9 +91,13 @@ impl Config {
         self.checksum.as_ref().map_or(0, Checksum::at_end)
     }
 
+    pub(super) fn has_marks(&self) -> bool {
+        !self.start.is_empty()
+    }
+
     /// Whether it shows where no frame begins. Where nothing shows it, what a length says is all that there is.
     fn is_marked(&self) -> bool {
-        !self.start.is_empty() || self.checksum.is_some()
+        self.has_marks() || self.checksum.is_some()
     }
 
     pub(super) fn cut(&self, bytes: &[u8], place: &mut Place) -> Cut {

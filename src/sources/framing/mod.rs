@@ -186,6 +186,15 @@ impl Config {
     fn slides(&self) -> bool {
         matches!(self, Self::Fixed(_) | Self::LengthPrefix(_))
     }
+
+    /// Whether what is found by counting has marks as well, so that it hardly is noise.
+    fn has_marks(&self) -> bool {
+        match self {
+            Self::Fixed(config) => config.has_marks(),
+            Self::LengthPrefix(config) => config.has_marks(),
+            _ => false,
+        }
+    }
 }
 
 fn bytes(size: Size) -> usize {
@@ -231,6 +240,8 @@ struct Place {
     seen: usize,
     /// Damage was told, and no frame has come since.
     lost: bool,
+    /// So many of these bytes belong to a frame whose wrong checksum was told; none, where no frame ended here.
+    told: Option<usize>,
 }
 
 /// Looks for `delimiter`. Gives how many bytes before it are a frame, of at most `limit` bytes, or what else to do.

@@ -210,7 +210,7 @@ impl Framer {
                 body.end = body.start.max(body.end - checksum.at_end());
             }
         }
-        self.place.lost = false;
+        (self.place.lost, self.place.told) = (false, None);
         if body.is_empty() {
             self.take(taken, input, lent);
             return None;
@@ -228,7 +228,7 @@ impl Framer {
         }))
     }
 
-    /// A wrong checksum: the frame is passed over, or, where nothing but counting said that it is one, its first byte.
+    /// A wrong checksum: the frame is passed over, or, where it was found by counting, its first byte.
     fn mistrust(&mut self, taken: usize, length: usize, input: &mut &[u8], lent: &mut usize) -> Refused {
         if !self.config.slides() {
             self.take(taken, input, lent);
@@ -237,13 +237,20 @@ impl Framer {
         let cost = u32::try_from(length).unwrap_or(u32::MAX);
         let missing = cost.saturating_sub(self.credit).div_ceil(CREDIT_PER_BYTE) as usize;
         let passed = (1 + missing).min(taken);
+        // What lies within a frame that was told already, or has no marks and is not where the next one would begin, is
+        // more likely a part of that one than another.
+        let is_another = match self.place.told {
+            Some(left) => left == 0,
+            None => self.config.has_marks(),
+        };
+        let is_told = !self.place.lost || is_another;
+        self.place.lost = true;
+        if is_told {
+            self.place.told = Some(taken);
+        }
         self.take(passed, input, lent);
         self.credit = self.credit.saturating_sub(cost);
-        if mem::replace(&mut self.place.lost, true) {
-            Refused::Noise(passed)
-        } else {
-            Refused::Checksum { length }
-        }
+        if is_told { Refused::Checksum { length } } else { Refused::Noise(passed) }
     }
 
     /// What becomes of an unfinished frame behind which the line fell silent.
@@ -299,6 +306,7 @@ impl Framer {
 
     fn count(&mut self, taken: usize) {
         self.place.seen = 0;
+        self.place.told = self.place.told.and_then(|told| told.checked_sub(taken));
         let more = u32::try_from(taken).unwrap_or(u32::MAX).saturating_mul(CREDIT_PER_BYTE);
         self.credit = self.credit.saturating_add(more).min(MAX_CREDIT);
     }

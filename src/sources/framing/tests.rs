@@ -84,6 +84,40 @@ fn a_dust_sensors_frames_are_found_again_behind_damage() {
 }
 
 #[test]
+fn a_checksum_that_is_always_wrong_is_told_for_each_frame() {
+    let good = golden(include_str!("../../../tests/golden/sds011.txt"));
+    let wrong = |length| Out::Refused(Refused::Checksum { length });
+    let other = SDS011.replace("sum8", "xor");
+    let told = [wrong(10), noise(9)];
+    let each: Vec<_> = (0..5).flat_map(|_| told.clone()).collect();
+    assert_eq!(all(&other, [&good[..]; 5]), each);
+    assert_eq!(all(&other, [&good[..4], &good[4..], b"x", &good]), [&told[..1], &[noise(10)], &told].concat());
+    let unmarked = "type = 'fixed'\nlength = 4\nchecksum = { type = 'crc16_modbus' }";
+    assert_eq!(all(unmarked, [&b"abcd"[..]; 3]), [wrong(4), noise(3), wrong(4), noise(3), wrong(4)]);
+    let prefix = "type = 'length_prefix'\nsize = 1\nmax_frame = '16B'\nchecksum = { type = 'xor' }";
+    let found = all(prefix, [&b"\x03abcx"[..]; 3]);
+    assert_eq!(found.iter().filter(|out| **out == wrong(5)).count(), 3, "{found:?}");
+    assert_eq!(found.iter().filter(|out| matches!(out, Out::Refused(Refused::Checksum { .. }))).count(), 3);
+}
+
+#[test]
+fn noise_is_no_wrong_checksum_at_each_of_its_bytes() {
+    let mut chance = fastrand::Rng::with_seed(7);
+    let mut bytes = vec![0; 10_000];
+    chance.fill(&mut bytes);
+    for (toml, most) in [
+        ("type = 'fixed'\nlength = 20\nchecksum = { type = 'crc32' }", 500),
+        ("type = 'fixed'\nlength = 20\nstart = 'a'\nchecksum = { type = 'crc32' }", 40),
+        ("type = 'length_prefix'\nsize = 2\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", 10),
+        ("type = 'length_prefix'\nsize = 1\nstart = 'a'\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", 20),
+    ] {
+        let found = all(toml, [&bytes]);
+        let told = found.iter().filter(|out| matches!(out, Out::Refused(Refused::Checksum { .. }))).count();
+        assert!(told <= most, "{told} of {most}: {toml}");
+    }
+}
+
+#[test]
 fn a_delimiter_of_any_bytes_is_stripped_or_kept() {
     assert_eq!(all("type = 'delimiter'\ndelimiter = ';'", [b"a;;b;c"]), [frame(b"a"), frame(b"b")]);
     let kept = "type = 'delimiter'\ndelimiter = [0xff, 0]\nkeep = true";
