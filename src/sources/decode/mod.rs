@@ -163,6 +163,15 @@ impl Decoder {
     }
 }
 
+/// What is wrong with a JSON text: that it is none, or what it holds.
+fn no_json(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    match error.classify() {
+        Category::Syntax | Category::Eof => format!("it is no JSON: {error}"),
+        Category::Data | Category::Io => error.to_string(),
+    }
+}
+
 fn utf8(frame: &[u8]) -> Result<&str, Undecodable> {
     std::str::from_utf8(frame).map_err(|error| Undecodable::NotText(error.valid_up_to()))
 }

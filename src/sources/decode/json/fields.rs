@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::super::field::{self, Field, Meaning, Name, Sink};
 use super::super::span::Span;
-use super::super::{LeftOut, TimeUnit, Undecodable};
+use super::super::{LeftOut, TimeUnit, Undecodable, no_json};
 use super::{Config, Found, KEEP_TEXT, once, time};
 use crate::model::{Readings, Timestamp, Value};
 
@@ -146,7 +146,7 @@ impl Fields {
         Walk { node: &self.root, names: &self.names, gathered: &mut self.gathered }
             .deserialize(&mut json)
             .and_then(|()| json.end())
-            .map_err(|error| Undecodable::Malformed(error.to_string()))?;
+            .map_err(|error| Undecodable::Malformed(no_json(&error)))?;
 
         let Gathered { text, device: named, time, values } = &self.gathered;
         let mut sink = Sink::new(named.map_or(device, |named| named.within(text)), *time, out);

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::field::{Field, Name as MetricName};
 use super::span::{Span, keep};
-use super::{LeftOut, TimeUnit, Undecodable, utf8};
+use super::{LeftOut, TimeUnit, Undecodable, no_json, utf8};
 use crate::model::{Reading, Readings, Timestamp, Value, is_name};
 
 /// One JSON text a frame, in one of three shapes, the first two of which are one object.
@@ -144,7 +144,7 @@ impl Json {
         let mut json = serde_json::Deserializer::from_str(text);
         json.deserialize_map(Fields { config, object })
             .and_then(|()| json.end())
-            .map_err(|error| Undecodable::Malformed(error.to_string()))?;
+            .map_err(|error| Undecodable::Malformed(no_json(&error)))?;
         if let (Some(metric), Some(value)) = (&config.metric, &config.value) {
             let missing = |field| Undecodable::Malformed(format!("it has no field `{field}`"));
             let metric = object.metric.ok_or_else(|| missing(metric))?;

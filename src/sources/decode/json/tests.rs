@@ -120,6 +120,7 @@ fn what_cannot_be_read_is_refused_whole_and_the_reason_names_the_field() {
         ("", r#"{"t": 1, "u": 1e999}"#, "out of range"),
         ("", r#"{"t": 1, "u": NaN}"#, "expected value"),
         ("", r#"[{"t": 1}]"#, "expected one JSON object"),
+        ("", "notjson", "it is no JSON: expected ident at line 1 column 2"),
         ("", "21.5", "expected one JSON object"),
         ("", r#"{"t": 1, "s": "\ud800"}"#, "hex escape"),
         (times, r#"{"t": 1, "ts": "2024-01-01"}"#, "field `ts` does not hold a number"),

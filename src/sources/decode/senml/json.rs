@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::super::no_json;
 use super::pack::{Item, Label, Pack};
 use crate::model::Value;
 
@@ -12,7 +13,7 @@ use crate::model::Value;
 pub(super) fn read(text: &str, pack: &mut Pack) -> Result<(), String> {
     let mut json = serde_json::Deserializer::from_str(text);
     let read = json.deserialize_seq(Records(pack)).and_then(|()| json.end());
-    read.map_err(|error| error.to_string())
+    read.map_err(|error| no_json(&error))
 }
 
 struct Records<'p>(&'p mut Pack);
