@@ -55,7 +55,7 @@ async fn look<S: Source>(mut source: S, backoff: &mut Backoff) -> SourceError {
                 backoff.reset();
                 if let Some(receipt) = batch.receipt {
                     // Nobody may wait for it.
-                    let _ = receipt.send(Receipt::Busy);
+                    let _ = receipt.send(Receipt::OnlyShown);
                 }
             }
             Err(error) => return error,

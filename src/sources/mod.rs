@@ -73,6 +73,8 @@ pub enum Receipt {
     Accepted,
     /// The channel is full: try again later.
     Busy,
+    /// They are only looked at, by a tap where no weir runs: try again later.
+    OnlyShown,
 }
 
 /// Why a source has to be opened again.

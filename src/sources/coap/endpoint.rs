@@ -178,7 +178,9 @@ impl Endpoint {
                             self.context.stats.forget(&self.context.name);
                         }
                     }
-                    Receipt::Busy => self.refuse(envelope.route.peer, Refusal::Busy, "the pipeline is full"),
+                    Receipt::Busy | Receipt::OnlyShown => {
+                        self.refuse(envelope.route.peer, Refusal::Busy, not_taken(receipt));
+                    }
                 }
             }
             // Settled in the order of arrival, a copy finds here what became of the first.
@@ -186,7 +188,7 @@ impl Endpoint {
             let answer = if taken {
                 envelope.answer(ResponseType::Changed, "")
             } else {
-                envelope.answer(ResponseType::ServiceUnavailable, "the pipeline is full")
+                envelope.answer(ResponseType::ServiceUnavailable, not_taken(receipt))
             };
             send(&envelope.route, &answer);
         }
@@ -243,6 +245,14 @@ impl Endpoint {
     fn refuse(&self, peer: SocketAddr, refusal: Refusal, what: &str) {
         let Context { name, stats, .. } = &self.context;
         stats.refuse(name, refusal, || format!("{what}, from {}", peer.ip().to_canonical()));
+    }
+}
+
+/// Why a device is to try again later.
+fn not_taken(receipt: Receipt) -> &'static str {
+    match receipt {
+        Receipt::Accepted | Receipt::Busy => "the pipeline is full",
+        Receipt::OnlyShown => "a tap takes nothing: send it again once weir runs",
     }
 }
 
