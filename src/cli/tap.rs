@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Configured;
@@ -49,11 +51,29 @@ pub(super) fn tap(arguments: &Configured, source: String) -> ExitCode {
         {
             return alone(arguments, &source, show);
         }
+        Ok(Err(Unanswered::Refused(why)))
+            if why.starts_with(&tap::no_source(&source, &[])) && is_in_file(arguments, &source) =>
+        {
+            not_read_yet(&source)
+        }
         Ok(Err(error)) => super::buffer::advise(&error),
         Err(error) => error.to_string(),
     };
     super::complain(&error);
     ExitCode::FAILURE
+}
+
+/// That the weir that runs does not know the file as it is now.
+fn not_read_yet(source: &str) -> String {
+    format!(
+        "the weir that runs has no source `{source}` yet, though the file has: have the file read again (`systemctl reload weir`)"
+    )
+}
+
+/// Whether the file, as it is now, has such a source.
+fn is_in_file(arguments: &Configured, source: &str) -> bool {
+    config::load(&arguments.config)
+        .is_ok_and(|loaded| loaded.config.sources.iter().any(|(name, _)| **name == *source))
 }
 
 /// Opens the source itself, as no weir runs.
@@ -94,8 +114,8 @@ fn alone(arguments: &Configured, source: &str, mut show: Show) -> ExitCode {
     })
 }
 
-/// Has Ctrl-C and SIGTERM end this as what they are here, the end of looking on. On a thread of its own, as whoever
-/// reads the output may have stopped reading.
+/// Has Ctrl-C, SIGTERM and a reader that goes away end this as what they are here, the end of looking on. On a thread of
+/// its own, as whoever reads the output may have stopped reading.
 fn end_at_a_word() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate) = {
@@ -107,9 +127,21 @@ fn end_at_a_word() -> io::Result<()> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                () = nobody_reads() => {}
             }
         });
         std::process::exit(0);
     })?;
     Ok(())
+}
+
+/// Waits until the pipe that standard output is has no reader any more, though nothing is to be written. A file is none,
+/// and always there.
+async fn nobody_reads() {
+    if let Ok(output) = AsyncFd::with_interest(io::stdout(), Interest::ERROR) {
+        if output.ready(Interest::ERROR).await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
 }

@@ -19,11 +19,13 @@ pub(super) struct Show {
     /// Whether a terminal shows them.
     in_colour: bool,
     where_to_look: String,
+    /// Whether the last event was a frame that came in, with its time.
+    is_behind_frame: bool,
 }
 
 impl Show {
     pub(super) fn new(in_colour: bool) -> Self {
-        Self { in_colour, where_to_look: String::new() }
+        Self { in_colour, where_to_look: String::new(), is_behind_frame: false }
     }
 
     /// The first lines. `where_to_look` is what to do where nothing comes in.
@@ -32,23 +34,33 @@ impl Show {
         let how = if by_daemon {
             "read by the weir that runs, which goes on as ever"
         } else {
-            "no weir runs here: opened by this command, and nothing of it is kept or forwarded"
+            "no weir runs here: opened by this command, which holds its port or address as long as it runs; nothing is kept or \
+             forwarded"
         };
         let source = clean(source);
         format!("source {source}: {how}\n`<` came in, `>` went out; times are UTC; Ctrl-C ends it\n")
     }
 
-    pub(super) fn event(&self, event: &Event) -> String {
+    pub(super) fn event(&mut self, event: &Event) -> String {
         let time = time(event.at);
+        let is_received = matches!(event.what, What::Received(_));
+        let is_behind_frame = std::mem::replace(&mut self.is_behind_frame, is_received);
         let line = |colour, text: &str| format!("{}  {}\n", self.paint(DIM, &time), self.paint(colour, text));
         match &event.what {
             What::Open => line(GREEN, "open"),
             What::Failed(why) => line(RED, &format!("{} (trying again)", clean(why))),
             What::Received(frame) => self.frame(&time, '<', frame),
             What::Sent(frame) => self.frame(&time, '>', frame),
-            What::Decoded { readings, count, ignored } => self.decoded(readings, *count, *ignored),
+            What::Decoded { readings, count, ignored } => {
+                let decoded = self.decoded(readings, *count, *ignored);
+                match decoded.strip_prefix(INDENT) {
+                    // Behind the frame that says so, whose time is its own.
+                    Some(decoded) if !is_behind_frame => format!("{}  {decoded}", self.paint(DIM, &time)),
+                    _ => decoded,
+                }
+            }
             What::Refused { cause, why, tail } if tail.is_empty() => {
-                format!("{INDENT}{}\n", self.paint(RED, &format!("refused ({cause}): {}", clean(why))))
+                line(RED, &format!("refused ({cause}): {}", clean(why)))
             }
             What::Refused { cause, why, tail } => {
                 line(RED, &format!("refused ({cause}): {}; the last bytes:", clean(why)))
@@ -117,7 +129,8 @@ impl Show {
             let _ = writeln!(text, "{INDENT}  … and {} readings more", count - readings.len());
         }
         if ignored > 0 {
-            let _ = writeln!(text, "{INDENT}  {ignored} fields are no readings: left out");
+            let fields = if ignored == 1 { "field is no reading" } else { "fields are no readings" };
+            let _ = writeln!(text, "{INDENT}  {ignored} {fields}: left out");
         }
         text
     }
@@ -202,15 +215,20 @@ mod tests {
         let readings = vec![told("temperature", "21.5"), late];
         assert_eq!(
             shown(What::Decoded { readings, count: 70, ignored: 2 }),
-            "                boiler/temperature = 21.5 Cel\n\
+            "08:28:40.123    boiler/temperature = 21.5 Cel\n\
              \u{20}               boiler/p           = \"a.[2Jb\"  at 2026-11-23 08:28:40.123\n\
              \u{20}               … and 68 readings more\n\
              \u{20}               2 fields are no readings: left out\n"
         );
+        let mut show = Show::new(false);
+        let decoded = |ignored| Event { at: AT, what: What::Decoded { readings: vec![], count: 0, ignored } };
+        show.event(&Event { at: AT, what: What::Received(frame(None, b"x", 1)) });
+        assert_eq!(show.event(&decoded(1)), format!("{INDENT}  1 field is no reading: left out\n"));
+        assert_eq!(show.event(&decoded(1)), "08:28:40.123    1 field is no reading: left out\n");
         let refused = |tail: &[u8]| {
             shown(What::Refused { cause: "damaged".into(), why: "no\nJSON".into(), tail: tail.to_vec() })
         };
-        assert_eq!(refused(b""), "              refused (damaged): no.JSON\n");
+        assert_eq!(refused(b""), "08:28:40.123  refused (damaged): no.JSON\n");
         let text = refused(b"\x02");
         assert!(text.starts_with("08:28:40.123  refused (damaged): no.JSON; the last bytes:\n"), "{text}");
         assert!(text.ends_with(" 02                                               |.|\n"), "{text}");
