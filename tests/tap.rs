@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -98,6 +98,13 @@ fn two_taps_see_what_a_running_weir_reads_while_it_goes_on_over_a_reload_too() {
     writeln!(pty, "{{\"name\":\"pump\",\"t\":1}}").unwrap();
     wait(&second, &["pump/t = 1"]);
 
+    // A source that is only in the file.
+    fs::write(&config, format!("{text}{}", serial("new", Path::new("/dev/null")))).unwrap();
+    let early = command(&config, "new").output().unwrap();
+    assert_eq!(early.status.code(), Some(1));
+    let said = String::from_utf8(early.stderr).unwrap();
+    assert!(said.contains("has no source `new` yet") && said.contains("systemctl reload weir"), "{said}");
+
     // A source that is taken out ends its tap.
     fs::write(&config, text.replace("[sources.line]", "[sources.other]")).unwrap();
     site.agent.hang_up().unwrap();
@@ -171,6 +178,13 @@ fn without_a_weir_the_source_is_opened_and_what_is_wrong_with_it_told_until_it_i
     writeln!(pty, "{{\"dev\":\"boiler\",\"t\":21.5,\"door\":true}}").unwrap();
     wait(&tap, &["boiler/t    = 21.5"]);
     wait(&tap, &["boiler/door = true"]);
+    // A reader that goes away ends its tap, before that has a word about silence for it.
+    let began = Instant::now();
+    let mut unread = command(&config, "line").stdout(Stdio::piped()).spawn().unwrap();
+    let head = std::io::BufRead::lines(std::io::BufReader::new(unread.stdout.take().unwrap())).next();
+    assert!(head.unwrap().unwrap().starts_with("source line"));
+    assert_eq!(unread.wait().unwrap().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop(pty);
     wait(&tap, &["it was unplugged"]);
     interrupt(tap);
@@ -205,7 +219,7 @@ fn without_a_weir_a_coap_device_is_shown_and_told_to_try_again_since_nothing_is_
     wait(&tap, &["< PUT /boiler/t from 127.0.0.1"]);
     wait(&tap, &["32 31 2e 35", "|21.5|"]);
     wait(&tap, &["boiler/t = 21.5"]);
-    wait(&tap, &["refused (busy)"]);
+    wait(&tap, &["refused (busy): a tap takes nothing: send it again once weir runs"]);
     device.send_to(b"\x40\x01\x00\x08\xb6boiler", address).unwrap();
     wait(&tap, &["< GET /boiler"]);
     wait(&tap, &["refused (not_served)", "POST or PUT"]);

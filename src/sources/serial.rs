@@ -137,7 +137,7 @@ impl Source for Serial {
             counted: uart::errors(&port).map(|errors| (errors, came.monotonic)),
             port,
             buffer: vec![0; READ].into(),
-            stream: reader.stream(),
+            stream: reader.stream(None),
             reader,
             poll: config.poll.as_ref().map(|poll| Poll::new(poll, came.monotonic)),
             context: context.clone(),
@@ -210,7 +210,7 @@ impl Serial {
         self.count();
         let mut readings = Readings::new(self.came);
         if self.poll.as_ref().is_some_and(|poll| !poll.is_asked()) {
-            self.reader.unasked(length);
+            self.reader.unasked(self.buffer.get(..length).unwrap_or_default());
         } else {
             let bytes = self.buffer.get(..length).unwrap_or_default();
             let frames = self.reader.read(&mut self.stream, bytes, &mut readings);
@@ -231,7 +231,7 @@ impl Serial {
         while stale < STALE {
             let Some(length) = self.now()? else { break };
             stale += length;
-            self.reader.unasked(length);
+            self.reader.unasked(self.buffer.get(..length).unwrap_or_default());
         }
         if let Some(poll) = &mut self.poll {
             poll.ask(now);

@@ -1,12 +1,14 @@
 //! What sources that read a byte stream have in common: framing, then decoding, and counting what neither takes.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::decode::{self, Decoder, Learnt};
 use super::framing::{self, Framer, Refused};
-use super::{Context, Refusal};
+use super::{Context, Refusal, Tap};
 use crate::model::{NAME_MAX, Readings};
 use crate::units;
 
@@ -24,6 +26,8 @@ pub(super) struct Reader {
 pub(super) struct Stream {
     framer: Framer,
     learnt: Learnt,
+    /// Whose it is, where a source has several.
+    peer: Option<SocketAddr>,
 }
 
 /// What is wrong across the keys of `framing` and `decode`, and between both, as (key, what and what to do).
@@ -70,9 +74,9 @@ impl Reader {
         }
     }
 
-    /// A stream at its beginning.
-    pub(super) fn stream(&self) -> Stream {
-        Stream { framer: Framer::new(&self.framing), learnt: Learnt::default() }
+    /// A stream at its beginning; `peer` is whose it is, where the source has several.
+    pub(super) fn stream(&self, peer: Option<SocketAddr>) -> Stream {
+        Stream { framer: Framer::new(&self.framing), learnt: Learnt::default(), peer }
     }
 
     /// Adds the readings of all frames that `bytes` complete on `stream`; gives how many frames these are.
@@ -81,11 +85,18 @@ impl Reader {
         let (tap, is_watched) = (self.context.tap(), self.context.tap().is_watched());
         let before = out.len();
         let (mut frames, mut ignored) = (0, 0);
-        if is_watched {
-            tap.read(bytes);
-        }
+        let mut shown = Shown { read: bytes, end: 0 };
         stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        while let Some(frame) = stream.framer.next(&mut bytes) {
+        let from = From(stream.peer);
+        loop {
+            let (held, left) = (stream.framer.waiting(), bytes.len());
+            let Some(frame) = stream.framer.next(&mut bytes) else { break };
+            if is_watched {
+                // Of what is refused perhaps but the first byte is taken, and all that was looked at is shown.
+                let looked_at = frame.as_ref().err().map_or(0, |refused| self.framing.looked_at(refused));
+                let ahead = shown.read.len() - left + looked_at.saturating_sub(held);
+                shown.up_to(tap, ahead.max(shown.read.len() - bytes.len()));
+            }
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(refused) => {
@@ -96,13 +107,13 @@ impl Reader {
                         Refused::Noise(bytes) => (Refusal::NoiseBytes, bytes as u64),
                         Refused::CutOff(_) => (Refusal::CutOff, 1),
                     };
-                    stats.refuse_many(name, cause, count, || refused);
+                    stats.refuse_many(name, cause, count, || format!("{refused}{from}"));
                     continue;
                 }
             };
             frames += 1;
             if is_watched {
-                tap.received(None, frame);
+                tap.received(stream.peer.map(|peer| format!("from {peer}")), frame);
             }
             let first = out.len();
             match self.decoder.decode(frame, &self.device, &mut stream.learnt, out) {
@@ -121,15 +132,19 @@ impl Reader {
                     for _ in 0..left_out.bad_names {
                         stats.refuse(name, Refusal::BadName, || {
                             format!(
-                                "a device or metric name has not 1 to {NAME_MAX} bytes, in {}",
+                                "a device or metric name has not 1 to {NAME_MAX} bytes, in {}{from}",
                                 excerpt(frame)
                             )
                         });
                     }
                 }
-                Err(undecodable) => stats
-                    .refuse(name, undecodable.refusal(), || format!("{undecodable}, in {}", excerpt(frame))),
+                Err(undecodable) => stats.refuse(name, undecodable.refusal(), || {
+                    format!("{undecodable}, in {}{from}", excerpt(frame))
+                }),
             }
+        }
+        if is_watched {
+            shown.up_to(tap, shown.read.len());
         }
         stats.readings.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         stats.ignored.fetch_add(ignored, Ordering::Relaxed);
@@ -148,11 +163,16 @@ impl Reader {
     }
 
     /// Counts bytes that came without a request, where a source asks.
-    pub(super) fn unasked(&self, bytes: usize) {
+    pub(super) fn unasked(&self, bytes: &[u8]) {
         let Context { name, stats, .. } = &self.context;
-        stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        stats.refuse_many(name, Refusal::NoiseBytes, bytes as u64, || {
-            format!("{bytes} bytes came at a time when nothing was asked")
+        if self.context.tap().is_watched() {
+            self.context.tap().read(bytes);
+        }
+        let count = bytes.len() as u64;
+        stats.bytes.fetch_add(count, Ordering::Relaxed);
+        stats.refuse_many(name, Refusal::NoiseBytes, count, || {
+            let bytes = if count == 1 { "byte" } else { "bytes" };
+            format!("{count} {bytes} came at a time when nothing was asked")
         });
     }
 
@@ -169,7 +189,34 @@ impl Reader {
         let unfinished = stream.framer.unfinished();
         if unfinished > 0 {
             let Context { name, stats, .. } = &self.context;
-            stats.refuse(name, Refusal::CutOff, || format!("a frame ended after {unfinished} bytes"));
+            stats.refuse(name, Refusal::CutOff, || {
+                format!("a frame ended after {unfinished} bytes{}", From(stream.peer))
+            });
+        }
+    }
+}
+
+/// Whose stream it was, behind what was wrong on it.
+#[derive(Clone, Copy)]
+struct From(Option<SocketAddr>);
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |peer| write!(f, ", from {peer}"))
+    }
+}
+
+/// What of a read the tap has been shown: with what is refused, all up to there and nothing behind it.
+struct Shown<'a> {
+    read: &'a [u8],
+    end: usize,
+}
+
+impl Shown<'_> {
+    fn up_to(&mut self, tap: &Tap, end: usize) {
+        if let Some(more) = self.read.get(self.end..end.min(self.read.len())) {
+            tap.read(more);
+            self.end += more.len();
         }
     }
 }
@@ -189,6 +236,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::model::{Timestamp, Value};
     use crate::sources::Stats;
+    use crate::sources::tap::What;
 
     #[tokio::test]
     async fn what_becomes_no_reading_is_counted_by_cause() {
@@ -202,7 +250,7 @@ mod tests {
         let framing = toml::from_str("type = 'lines'\nmax_frame = '28B'").unwrap();
         let decode = toml::from_str("type = 'json'").unwrap();
         let mut reader = Reader::new(&framing, &decode, Some("boiler"), &context);
-        let mut stream = reader.stream();
+        let mut stream = reader.stream(None);
         let mut readings = Readings::new(context.clock.now());
         let bytes = b"{\"t\":1,\"s\":\"ok\",\"n\":null}\n\xff\nno json\n{\"\":1,\"t\":2}\nlonger than the 28 bytes of it\n{\"t\":";
         reader.read(&mut stream, &bytes[..10], &mut readings);
@@ -222,6 +270,45 @@ mod tests {
         assert_eq!(stats.bytes.load(Ordering::Relaxed), bytes.len() as u64);
         assert_eq!(stats.ignored.load(Ordering::Relaxed), 2);
         assert_eq!(stats.readings.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tap_shows_whose_frame_it_is_and_with_what_is_refused_only_what_came_until_then() {
+        let context = Context {
+            name: "line".into(),
+            clock: Clock::injected(Timestamp(0), true),
+            stats: Arc::new(Stats::default()),
+            memory: Default::default(),
+            ports: Default::default(),
+        };
+        let framing =
+            toml::from_str("type = 'fixed'\nlength = 4\nstart = '<'\nchecksum = { type = 'xor', from = 1 }");
+        let decode = toml::from_str("type = 'json'").unwrap();
+        let mut reader = Reader::new(&framing.unwrap(), &decode, None, &context);
+        let mut watcher = context.tap().watch(context.clock.clone());
+        for (reads, hurt) in [(&[&b"<abz<11\0"[..]][..], &b"<abz"[..]), (&[b"<ab", b"z<11\0"], b"<abz")] {
+            let mut stream = reader.stream(Some("10.0.0.1:9".parse().unwrap()));
+            let mut readings = Readings::new(context.clock.now());
+            for bytes in reads {
+                reader.read(&mut stream, bytes, &mut readings);
+            }
+            let What::Refused { cause, why, tail } = watcher.next().await.unwrap().what else { panic!() };
+            assert_eq!(
+                (&*cause, tail.escape_ascii().to_string()),
+                ("checksum", hurt.escape_ascii().to_string())
+            );
+            assert!(why.ends_with("is wrong, from 10.0.0.1:9"), "{why}");
+            let What::Refused { cause, tail, .. } = watcher.next().await.unwrap().what else { panic!() };
+            assert_eq!((&*cause, &*tail), ("noise_bytes", &b""[..]), "they were shown");
+            let What::Received(frame) = watcher.next().await.unwrap().what else { panic!() };
+            assert_eq!((frame.head.as_deref(), &*frame.bytes), (Some("from 10.0.0.1:9"), &b"<11"[..]));
+            let What::Refused { cause, why, .. } = watcher.next().await.unwrap().what else { panic!() };
+            assert_eq!(cause, "undecodable");
+            assert!(why.ends_with("from 10.0.0.1:9"), "{why}");
+        }
+        reader.unasked(b"late");
+        let What::Refused { why, tail, .. } = watcher.next().await.unwrap().what else { panic!() };
+        assert_eq!((&*why, &*tail), ("4 bytes came at a time when nothing was asked", &b"late"[..]));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Config {
     }
 
     /// How many bytes stand before the end of the length.
-    fn head(&self) -> usize {
+    pub(super) fn head(&self) -> usize {
         self.offset() + usize::from(self.size)
     }
 

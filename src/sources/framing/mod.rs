@@ -187,6 +187,16 @@ impl Config {
         matches!(self, Self::Fixed(_) | Self::LengthPrefix(_))
     }
 
+    /// How many bytes made it plain that this is no frame, as far as a framing by counting knows. It may take but one.
+    pub(super) fn looked_at(&self, refused: &Refused) -> usize {
+        match (refused, self) {
+            (Refused::Checksum { length }, _) => *length,
+            (Refused::Damaged(_) | Refused::TooLong { .. }, Self::Fixed(config)) => config.length as usize,
+            (Refused::Damaged(_) | Refused::TooLong { .. }, Self::LengthPrefix(config)) => config.head(),
+            _ => 0,
+        }
+    }
+
     /// Whether what is found by counting has marks as well, so that it hardly is noise.
     fn has_marks(&self) -> bool {
         match self {

@@ -94,7 +94,13 @@ impl Framer {
     /// How many bytes of an unfinished frame wait for the next read.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        if self.given || self.place.lost { 0 } else { self.held.len() - self.start }
+        if self.place.lost { 0 } else { self.waiting() }
+    }
+
+    /// How many bytes wait for the next read, whether they are an unfinished frame or what is looked at again.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        if self.given { 0 } else { self.held.len() - self.start }
     }
 
     /// How much memory the unfinished frame takes, in bytes.

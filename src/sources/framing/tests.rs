@@ -91,7 +91,10 @@ fn a_checksum_that_is_always_wrong_is_told_for_each_frame() {
     let told = [wrong(10), noise(9)];
     let each: Vec<_> = (0..5).flat_map(|_| told.clone()).collect();
     assert_eq!(all(&other, [&good[..]; 5]), each);
-    assert_eq!(all(&other, [&good[..4], &good[4..], b"x", &good]), [&told[..1], &[noise(10)], &told].concat());
+    assert_eq!(
+        all(&other, [&good[..4], &good[4..], b"x", &good]),
+        [&told[..1], &[noise(10)], &told].concat()
+    );
     let unmarked = "type = 'fixed'\nlength = 4\nchecksum = { type = 'crc16_modbus' }";
     assert_eq!(all(unmarked, [&b"abcd"[..]; 3]), [wrong(4), noise(3), wrong(4), noise(3), wrong(4)]);
     let prefix = "type = 'length_prefix'\nsize = 1\nmax_frame = '16B'\nchecksum = { type = 'xor' }";
@@ -109,7 +112,10 @@ fn noise_is_no_wrong_checksum_at_each_of_its_bytes() {
         ("type = 'fixed'\nlength = 20\nchecksum = { type = 'crc32' }", 500),
         ("type = 'fixed'\nlength = 20\nstart = 'a'\nchecksum = { type = 'crc32' }", 40),
         ("type = 'length_prefix'\nsize = 2\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", 10),
-        ("type = 'length_prefix'\nsize = 1\nstart = 'a'\nmax_frame = '64B'\nchecksum = { type = 'crc32' }", 20),
+        (
+            "type = 'length_prefix'\nsize = 1\nstart = 'a'\nmax_frame = '64B'\nchecksum = { type = 'crc32' }",
+            20,
+        ),
     ] {
         let found = all(toml, [&bytes]);
         let told = found.iter().filter(|out| matches!(out, Out::Refused(Refused::Checksum { .. }))).count();

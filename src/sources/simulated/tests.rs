@@ -40,6 +40,18 @@ async fn without_a_key_it_measures_two_metrics_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_looks_on_sees_what_it_measures() {
+    let (mut source, context) = open("").await;
+    let mut watcher = context.tap().watch(context.clock.clone());
+    look(&mut source).await;
+    let what = watcher.next().await.unwrap().what;
+    let crate::sources::tap::What::Decoded { readings, count: 2, ignored: 0 } = what else {
+        panic!("{what:?}")
+    };
+    assert_eq!((&*readings[0].device, &*readings[0].metric), ("demo-1", "temperature"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sine_swings_around_its_base_with_its_period() {
     let (mut source, _) =
         open("metrics = [{ type = 'sine', name = 's', base = 10, amplitude = 2, period = '8s' }]").await;

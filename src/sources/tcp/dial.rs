@@ -48,7 +48,7 @@ impl Dialled {
             what: device.into(),
             socket,
             buffer: vec![0; READ].into(),
-            stream: reader.stream(),
+            stream: reader.stream(None),
             reader,
             idle: config.idle_timeout,
             heard: context.clock.monotonic(),

@@ -273,7 +273,7 @@ impl Listener {
         }
         self.context.stats.connections.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(source = &*self.context.name, %peer, "connected");
-        let stream = self.reader.stream();
+        let stream = self.reader.stream(Some(peer));
         let connection = Connection { socket, peer, stream, tls, taken: now, heard: now, stuck: false };
         self.connections.insert(fd, Box::new(connection));
     }
