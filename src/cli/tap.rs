@@ -1,11 +1,12 @@
 mod show;
 
 use std::io::{self, ErrorKind, IsTerminal};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Sender;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Configured;
@@ -138,8 +139,10 @@ fn end_at_a_word() -> io::Result<()> {
 /// Waits until the pipe that standard output is has no reader any more, though nothing is to be written. A file is none,
 /// and always there.
 async fn nobody_reads() {
-    if let Ok(output) = AsyncFd::with_interest(io::stdout(), Interest::ERROR) {
-        if output.ready(Interest::ERROR).await.is_ok() {
+    // Nothing is written through it, so that it may block as it does.
+    let pipe = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    if let Ok(pipe) = pipe {
+        if pipe.ready(Interest::ERROR).await.is_ok() {
             return;
         }
     }

@@ -236,7 +236,7 @@ impl Source for Simulated {
         self.rounds += u64::from(self.next >= self.devices.len());
         self.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
         if self.stats.tap().is_watched() {
-            self.stats.tap().decoded(&readings, 0, 0);
+            self.stats.tap().decoded(&readings, 0, 0, None);
         }
         Ok(Batch { readings, receipt: None })
     }

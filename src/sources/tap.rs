@@ -67,6 +67,9 @@ pub enum What {
         count: usize,
         /// Fields that are no readings.
         ignored: u64,
+        /// The first of these, and why it is none, where that is known.
+        #[serde(default)]
+        first_ignored: Option<String>,
     },
     /// Something was refused.
     Refused {
@@ -184,12 +187,12 @@ impl Tap {
     }
 
     /// What came of the frame that was told last: all readings from the one of number `first` on.
-    pub fn decoded(&self, readings: &Readings, first: usize, ignored: u64) {
+    pub fn decoded(&self, readings: &Readings, first: usize, ignored: u64, first_ignored: Option<String>) {
         let count = readings.len().saturating_sub(first);
         if count > 0 || ignored > 0 {
             let shown = readings.iter().skip(first).take(READINGS);
             let readings = shown.map(|(_, reading)| Told::new(&reading)).collect();
-            self.tell(What::Decoded { readings, count, ignored });
+            self.tell(What::Decoded { readings, count, ignored, first_ignored });
         }
     }
 
@@ -460,14 +463,15 @@ mod tests {
                 });
             }
         }
-        tap.decoded(&readings, 20, 3);
-        tap.decoded(&readings, 100, 0);
+        tap.decoded(&readings, 20, 3, Some("`a` holds text".into()));
+        tap.decoded(&readings, 100, 0, None);
         let Some(Event { at, what: What::Sent(frame) }) = watcher.events.try_recv().ok() else { panic!() };
         assert!(at >= 1_000);
         assert_eq!((frame.bytes.len(), frame.length, frame.head.as_deref()), (512, 100_000, Some("head")));
         let told = watcher.events.try_recv().unwrap();
-        let What::Decoded { readings, count, ignored } = told.what else { panic!() };
+        let What::Decoded { readings, count, ignored, first_ignored } = told.what else { panic!() };
         assert_eq!((readings.len(), count, ignored), (64, 80, 3));
+        assert_eq!(first_ignored.as_deref(), Some("`a` holds text"));
         assert_eq!(
             (&*readings[0].value, &*readings[20].value, readings[0].time),
             ("\"a\\n\"", "true", Some(5))

@@ -51,8 +51,8 @@ impl Show {
             What::Failed(why) => line(RED, &format!("{} (trying again)", clean(why))),
             What::Received(frame) => self.frame(&time, '<', frame),
             What::Sent(frame) => self.frame(&time, '>', frame),
-            What::Decoded { readings, count, ignored } => {
-                let decoded = self.decoded(readings, *count, *ignored);
+            What::Decoded { readings, count, ignored, first_ignored } => {
+                let decoded = self.decoded(readings, *count, *ignored, first_ignored.as_deref());
                 match decoded.strip_prefix(INDENT) {
                     // Behind the frame that says so, whose time is its own.
                     Some(decoded) if !is_behind_frame => format!("{}  {decoded}", self.paint(DIM, &time)),
@@ -114,7 +114,7 @@ impl Show {
         text
     }
 
-    fn decoded(&self, readings: &[Told], count: usize, ignored: u64) -> String {
+    fn decoded(&self, readings: &[Told], count: usize, ignored: u64, first: Option<&str>) -> String {
         let names: Vec<String> =
             readings.iter().map(|told| clean(&format!("{}/{}", told.device, told.metric))).collect();
         let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
@@ -130,7 +130,12 @@ impl Show {
         }
         if ignored > 0 {
             let fields = if ignored == 1 { "field is no reading" } else { "fields are no readings" };
-            let _ = writeln!(text, "{INDENT}  {ignored} {fields}: left out");
+            let first = match first {
+                Some(first) if ignored == 1 => format!(": {}", clean(first)),
+                Some(first) => format!(", first: {}", clean(first)),
+                None => String::new(),
+            };
+            let _ = writeln!(text, "{INDENT}  {ignored} {fields}, left out{first}");
         }
         text
     }
@@ -214,17 +219,36 @@ mod tests {
         (late.time, late.unit) = (Some(AT), None);
         let readings = vec![told("temperature", "21.5"), late];
         assert_eq!(
-            shown(What::Decoded { readings, count: 70, ignored: 2 }),
+            shown(What::Decoded {
+                readings,
+                count: 70,
+                ignored: 2,
+                first_ignored: Some("`s` holds text".into())
+            }),
             "08:28:40.123    boiler/temperature = 21.5 Cel\n\
              \u{20}               boiler/p           = \"a.[2Jb\"  at 2026-11-23 08:28:40.123\n\
              \u{20}               … and 68 readings more\n\
-             \u{20}               2 fields are no readings: left out\n"
+             \u{20}               2 fields are no readings, left out, first: `s` holds text\n"
         );
         let mut show = Show::new(false);
-        let decoded = |ignored| Event { at: AT, what: What::Decoded { readings: vec![], count: 0, ignored } };
+        let decoded = |ignored| Event {
+            at: AT,
+            what: What::Decoded {
+                readings: vec![],
+                count: 0,
+                ignored,
+                first_ignored: Some("`s` holds text".into()),
+            },
+        };
         show.event(&Event { at: AT, what: What::Received(frame(None, b"x", 1)) });
-        assert_eq!(show.event(&decoded(1)), format!("{INDENT}  1 field is no reading: left out\n"));
-        assert_eq!(show.event(&decoded(1)), "08:28:40.123    1 field is no reading: left out\n");
+        assert_eq!(
+            show.event(&decoded(1)),
+            format!("{INDENT}  1 field is no reading, left out: `s` holds text\n")
+        );
+        assert_eq!(
+            show.event(&decoded(1)),
+            "08:28:40.123    1 field is no reading, left out: `s` holds text\n"
+        );
         let refused = |tail: &[u8]| {
             shown(What::Refused { cause: "damaged".into(), why: "no\nJSON".into(), tail: tail.to_vec() })
         };

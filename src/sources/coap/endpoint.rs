@@ -139,7 +139,7 @@ impl Endpoint {
             }
             let read = self.read(&packet, datagram.len(), out);
             if is_watched {
-                self.context.tap().decoded(out, first, 0);
+                self.context.tap().decoded(out, first, 0, None);
             }
             match read {
                 Ok(readings) => {

@@ -161,6 +161,15 @@ impl Decoder {
             Self::Text(text) => text.decode(frame, device, out),
         }
     }
+
+    /// What of the frame that was decoded last was ignored first, and why, where that is known.
+    #[must_use]
+    pub fn first_ignored(&self) -> Option<String> {
+        match self {
+            Self::Json(json) => json.first_ignored(),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a JSON text: that it is none, or what it holds.

@@ -483,7 +483,7 @@ impl Poller {
             }
         }
         if self.stats.tap().is_watched() {
-            self.stats.tap().decoded(readings, first, 0);
+            self.stats.tap().decoded(readings, first, 0, None);
         }
     }
 }

@@ -45,7 +45,7 @@ async fn who_looks_on_sees_what_it_measures() {
     let mut watcher = context.tap().watch(context.clock.clone());
     look(&mut source).await;
     let what = watcher.next().await.unwrap().what;
-    let crate::sources::tap::What::Decoded { readings, count: 2, ignored: 0 } = what else {
+    let crate::sources::tap::What::Decoded { readings, count: 2, ignored: 0, .. } = what else {
         panic!("{what:?}")
     };
     assert_eq!((&*readings[0].device, &*readings[0].metric), ("demo-1", "temperature"));

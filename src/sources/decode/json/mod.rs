@@ -117,6 +117,8 @@ struct Object {
     value: Option<Value<Span>>,
     measured: Vec<(Span, Value<Span>)>,
     ignored: u64,
+    /// The first of those that are ignored, and why.
+    first_ignored: Option<(Span, &'static str)>,
 }
 
 /// So much scratch memory is kept for the next frame; one large frame must not hold its memory for ever.
@@ -155,13 +157,22 @@ impl Json {
     }
 }
 
+impl Json {
+    /// The first field of the last frame that was ignored, and why. With `fields` that is not known.
+    pub(super) fn first_ignored(&self) -> Option<String> {
+        let (name, why) = self.object.first_ignored?;
+        Some(format!("`{}` {why}", self.object.text(name).escape_debug()))
+    }
+}
+
 impl Object {
     fn clear(&mut self) {
         self.text.clear();
         self.text.shrink_to(KEEP_TEXT);
         self.measured.clear();
         self.measured.shrink_to(KEEP_MEASURED);
-        (self.device, self.time, self.metric, self.value, self.ignored) = (None, None, None, None, 0);
+        (self.device, self.time, self.metric, self.value) = (None, None, None, None);
+        (self.ignored, self.first_ignored) = (0, None);
     }
 
     fn text(&self, span: Span) -> &str {
@@ -222,12 +233,20 @@ impl<'de> Visitor<'de> for Fields<'_> {
                     once(object.time.is_some(), name)?;
                     object.time = time(config.time_unit, name, found, &object.text)?;
                 }
-                Role::Other(name) => match found {
-                    Found::Value(value) if config.metric.is_none() && !matches!(value, Value::Text(_)) => {
-                        object.measured.push((name, value));
-                    }
-                    _ => object.ignored += 1,
-                },
+                Role::Other(name) => {
+                    let why = match found {
+                        _ if config.metric.is_some() => "is neither `metric` nor `value`",
+                        Found::Value(Value::Text(_)) => "holds text",
+                        Found::Null => "holds null",
+                        Found::Nested => "holds an object or an array",
+                        Found::Value(value) => {
+                            object.measured.push((name, value));
+                            continue;
+                        }
+                    };
+                    object.ignored += 1;
+                    object.first_ignored.get_or_insert((name, why));
+                }
             }
         }
         Ok(())

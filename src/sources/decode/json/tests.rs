@@ -33,6 +33,16 @@ fn in_the_flat_shape_every_number_or_boolean_is_a_metric_and_the_rest_is_counted
     );
     assert_eq!(left_out, LeftOut { bad_names: 0, ignored: 4 });
     assert_eq!(decode("", "{}").unwrap(), (vec![], NOTHING));
+    for (frame, first) in [
+        (frame, Some("`state` holds text")),
+        (r#"{"bad":null,"s":"x"}"#, Some("`bad` holds null")),
+        (r#"{"a":[1]}"#, Some("`a` holds an object or an array")),
+        (r#"{"t":1}"#, None),
+    ] {
+        let mut json = Json::new(&config(""));
+        json.decode(frame.as_bytes(), "here", &mut super::super::tests::readings()).unwrap();
+        assert_eq!(json.first_ignored().as_deref(), first);
+    }
 }
 
 #[test]
@@ -165,8 +175,9 @@ fn nesting_without_end_costs_no_stack() {
 fn one_large_frame_does_not_hold_its_memory() {
     let mut json = Json::new(&config(""));
     let fields: Vec<_> = (0..10_000).map(|n| format!(r#""field-{n}": {n}"#)).collect();
-    json.decode(format!("{{{}}}", fields.join(",")).as_bytes(), "here", &mut readings()).unwrap();
-    json.decode(br#"{"t": 1}"#, "here", &mut readings()).unwrap();
+    json.decode(format!("{{{}}}", fields.join(",")).as_bytes(), "here", &mut super::super::tests::readings())
+        .unwrap();
+    json.decode(br#"{"t": 1}"#, "here", &mut super::super::tests::readings()).unwrap();
     assert!(json.object.text.capacity() <= KEEP_TEXT);
     assert!(json.object.measured.capacity() <= KEEP_MEASURED);
 }
