@@ -761,6 +761,150 @@ async fn a_late_answer_over_modbus_tcp_is_known_by_its_transaction_though_it_fit
     assert!(refused(&context, Refusal::Late) >= 8);
 }
 
+/// The register at that address as a slave tells it: ten times its address.
+fn tenfold(request: &[u8]) -> Vec<u8> {
+    let count = request[5];
+    let values = (0..count).flat_map(|n| [0, 10 * (request[3] + n)]);
+    sealed(&[request[0], request[1], 2 * count].into_iter().chain(values).collect::<Vec<_>>())
+}
+
+fn asking(metric: &str, address: u8, rest: &str) -> String {
+    let one = format!("{{ unit_id = 1, device = 'm', metric = '{metric}', address = {address} }}");
+    format!("every = '10ms'\nretries = 0\n{rest}\nregisters = [{one}]")
+}
+
+#[tokio::test]
+async fn a_late_answer_is_not_taken_for_what_another_source_asks_on_the_same_line() {
+    let (pty, ports) = (Pty::open().unwrap(), Ports::default());
+    let mut first = true;
+    script(&pty, move |request| {
+        // The first is late by less than the next one's timeout.
+        if std::mem::take(&mut first) {
+            thread::sleep(Duration::from_millis(400));
+        }
+        tenfold(request)
+    });
+    let (one_context, other_context) = (context(&ports), context(&ports));
+    let timeout = "timeout = '300ms'";
+    let mut one = Modbus::open(&on(&pty, &asking("a", 10, timeout)), &one_context).await.unwrap();
+    let mut other = Modbus::open(&on(&pty, &asking("b", 20, timeout)), &other_context).await.unwrap();
+    let (a, b) = tokio::join!(round(&mut one), round(&mut other));
+    assert_eq!(a.unwrap(), [("m".into(), "a".into(), Value::Int(100))]);
+    assert_eq!(b.unwrap(), [("m".into(), "b".into(), Value::Int(200))]);
+    assert_eq!(refused(&one_context, Refusal::NoAnswer) + refused(&other_context, Refusal::NoAnswer), 1);
+}
+
+/// Asks for one register, goes away while the request is out, and asks for another, on those lines.
+async fn asks_anew(ports: &Ports, more: &Ports, late: Duration, timeout: &str) {
+    let pty = Pty::open().unwrap();
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let mut first = true;
+    script(&pty, move |request| {
+        if std::mem::take(&mut first) {
+            asked.send(()).unwrap();
+            thread::sleep(late);
+        }
+        tenfold(request)
+    });
+    let mut one = Modbus::open(&on(&pty, &asking("a", 10, "timeout = '1s'")), &context(ports)).await.unwrap();
+    let waits = async {
+        while is_asked.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        found = round(&mut one) => panic!("it is late: {found:?}"),
+        () = waits => {}
+    }
+    drop(one);
+    let config = on(&pty, &asking("b", 20, &format!("timeout = '{timeout}'")));
+    let mut other = Modbus::open(&config, &context(more)).await.unwrap();
+    assert_eq!(round(&mut other).await.unwrap(), [("m".into(), "b".into(), Value::Int(200))]);
+}
+
+#[tokio::test]
+async fn an_answer_to_who_went_away_is_not_taken_for_the_next_ones() {
+    let ports = Ports::default();
+    // The next waits for its own timeout before it asks: what is in doubt is known beyond that.
+    asks_anew(&ports, &ports, Duration::from_millis(225), "150ms").await;
+}
+
+#[tokio::test]
+async fn an_answer_to_a_program_that_ended_is_not_taken_for_the_next_ones() {
+    asks_anew(&Ports::default(), &Ports::default(), Duration::from_millis(300), "500ms").await;
+}
+
+#[tokio::test]
+async fn a_late_exception_splits_no_request_of_another_length() {
+    let (pty, ports) = (Pty::open().unwrap(), Ports::default());
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut first = true;
+    script(&pty, move |request| {
+        tell.send((request[3], request[5])).unwrap();
+        if request[3] == 10 && std::mem::take(&mut first) {
+            thread::sleep(Duration::from_millis(400));
+            return sealed(&[request[0], 0x83, 2]);
+        }
+        tenfold(request)
+    });
+    let (one_context, other_context) = (context(&ports), context(&ports));
+    let timeout = "timeout = '300ms'";
+    let mut one = Modbus::open(&on(&pty, &asking("a", 10, timeout)), &one_context).await.unwrap();
+    let two = "every = '10ms'\nretries = 0\ntimeout = '300ms'\nregisters = [{ unit_id = 1, device = 'm', metric = 'b', address = 20 }, \
+               { unit_id = 1, device = 'm', metric = 'c', address = 21 }]";
+    let mut other = Modbus::open(&on(&pty, two), &other_context).await.unwrap();
+    let both = [("m".into(), "b".into(), Value::Int(200)), ("m".into(), "c".into(), Value::Int(210))];
+    let (a, b) = tokio::join!(round(&mut one), round(&mut other));
+    assert_eq!(a.unwrap(), [("m".into(), "a".into(), Value::Int(100))]);
+    assert_eq!(b.unwrap(), both);
+    assert_eq!(round(&mut other).await.unwrap(), both);
+    let asked: Vec<_> = told.try_iter().collect();
+    assert!(asked.iter().all(|one| [(10, 1), (20, 2)].contains(one)), "{asked:?}");
+    assert_eq!(refused(&other_context, Refusal::Exception), 0);
+    assert_eq!(refused(&other_context, Refusal::Late), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_brings_bytes_without_end_is_given_up_and_made_anew() {
+    // Whole frames of other transactions, and noise.
+    for (framing, piece) in [("tcp", [0, 1, 0, 0, 0, 3, 1, 0x83, 2].repeat(500)), ("rtu", vec![0x55; 4096])] {
+        let (count, counted) = std::sync::mpsc::channel();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                if count.send(()).is_err() {
+                    return;
+                }
+                let mut request = [0; 1];
+                if stream.read_exact(&mut request).is_ok() {
+                    while stream.write_all(&piece).is_ok() {}
+                }
+            }
+        });
+        let context = context(&Ports::default());
+        let rest = asking("a", 10, &format!("timeout = '100ms'\nframing = '{framing}'"));
+        let mut source = Modbus::open(&over(port, &rest), &context).await.unwrap();
+        let look = tokio::time::timeout(Duration::from_secs(2), source.next()).await;
+        assert!(look.is_err(), "{framing}: nothing is read of it");
+        assert!(counted.try_iter().count() >= 2, "{framing}: it is given up");
+        assert!(refused(&context, Refusal::Checksum) >= 2, "{framing}: and counted");
+        let bytes = context.stats.bytes.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((16 * 1024..4 * 1024 * 1024).contains(&bytes), "{framing}: {bytes}");
+    }
+}
+
+#[tokio::test]
+async fn two_late_answers_in_one_piece_are_two_and_what_stands_behind_an_answer_is_counted() {
+    let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+    let other = |unit: u8| sealed(&[unit, 3, 2, 0, 9]);
+    script(&pty, move |request| [other(8), other(9), tenfold(request), other(7)].concat());
+    let mut source = Modbus::open(&on(&pty, &asking("a", 10, "")), &context).await.unwrap();
+    assert_eq!(round(&mut source).await.unwrap(), [("m".into(), "a".into(), Value::Int(100))]);
+    assert_eq!(refused(&context, Refusal::Late), 3);
+}
+
 /// How many rounds of the first two devices a second sees, where there are so many devices.
 async fn rate(count: u8, silent: Json) -> f64 {
     let way = serial();

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::config::Target;
+use super::doubt::{Doubts, Why};
 use super::line::{Heard, Line, Manner};
 use super::pdu::Asked;
 use crate::clock::Clock;
@@ -24,22 +25,40 @@ struct Known {
     named: Target,
     found: Target,
     bus: Weak<Bus>,
+    /// Kept until they are over though the line may be closed: the next on it would take an old answer for its own.
+    doubts: Arc<Mutex<Doubts>>,
 }
 
 impl Ports {
     /// The line that `target` names.
     pub(super) fn of(&self, target: &Target, clock: &Clock) -> Arc<Bus> {
         let mut ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.retain(|known| known.bus.strong_count() > 0);
+        let now = clock.monotonic();
+        ports.retain(|known| known.bus.strong_count() > 0 || lock(&known.doubts).are_open(now));
         let found = known_as(target);
         let is_it = |known: &&Known| known.named == *target || known.found == found;
         if let Some(bus) = ports.iter().find(is_it).and_then(|known| known.bus.upgrade()) {
             return bus;
         }
-        let bus = Arc::new(Bus::new(Line::new(target.clone(), clock.clone())));
-        ports.push(Known { named: target.clone(), found, bus: Arc::downgrade(&bus) });
+        let before = ports.iter().find(|known| is_one_line(&known.found, &found));
+        let doubts = before.map(|known| known.doubts.clone()).unwrap_or_default();
+        ports.retain(|known| known.bus.strong_count() > 0 || !Arc::ptr_eq(&known.doubts, &doubts));
+        let bus = Arc::new(Bus::new(Line::new(target.clone(), clock.clone()), doubts.clone()));
+        ports.push(Known { named: target.clone(), found, bus: Arc::downgrade(&bus), doubts });
         bus
     }
+}
+
+/// Whether what comes on the one may have been asked for on the other, whatever the speed.
+fn is_one_line(one: &Target, other: &Target) -> bool {
+    match (one, other) {
+        (Target::Serial(one, _), Target::Serial(other, _)) => one == other,
+        _ => one == other,
+    }
+}
+
+fn lock(doubts: &Mutex<Doubts>) -> MutexGuard<'_, Doubts> {
+    doubts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An adapter has several names below /dev, which lead to one.
@@ -53,6 +72,9 @@ fn known_as(target: &Target) -> Target {
     }
 }
 
+/// For so many timeouts more an answer that is late is waited for, before something is asked whose answer looks like it.
+const LATEST: u32 = 3;
+
 /// A line on which sources take turns: whoever has waited longest is next, for one request.
 #[derive(Debug)]
 pub(super) struct Bus {
@@ -60,60 +82,27 @@ pub(super) struct Bus {
     /// Until when nobody asks what did not answer before, in milliseconds of monotonic time. So all that is silent
     /// together gets a bounded share of the line.
     patience: AtomicU64,
-    /// On a serial line, what may still come of each unit: one doubt a unit at most.
-    doubts: Mutex<Vec<Doubt>>,
-}
-
-/// A request that had no answer in time, whose answer may still come. It could be taken for the answer to another
-/// request that looks like it.
-#[derive(Clone, Copy, Debug)]
-struct Doubt {
-    asked: Asked,
-    until: Duration,
-    /// Asked for again it had an answer. Whichever it was, the other may still come, and to ask anew would leave it
-    /// open for ever which is which.
-    answered: bool,
+    /// What may still come. It outlives the line.
+    doubts: Arc<Mutex<Doubts>>,
 }
 
 impl Bus {
-    fn new(line: Line) -> Self {
-        Self { line: tokio::sync::Mutex::new(line), patience: AtomicU64::new(0), doubts: Mutex::default() }
+    fn new(line: Line, doubts: Arc<Mutex<Doubts>>) -> Self {
+        Self { line: tokio::sync::Mutex::new(line), patience: AtomicU64::new(0), doubts }
     }
 
-    /// There was no answer to `asked`, and one may still come until then.
-    pub(super) fn doubt(&self, asked: Asked, until: Duration) {
-        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        doubts.retain(|doubt| doubt.asked.unit != asked.unit);
-        doubts.push(Doubt { asked, until, answered: false });
-    }
-
-    /// There was an answer to `asked`, and where that was in doubt there still is another until then.
-    pub(super) fn answered(&self, asked: Asked, now: Duration, until: Duration) {
-        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        doubts.retain(|doubt| now < doubt.until);
-        for doubt in doubts.iter_mut().filter(|doubt| doubt.asked == asked) {
-            (doubt.until, doubt.answered) = (until, true);
-        }
-    }
-
-    /// What was waited for of that unit has come.
-    pub(super) fn believe(&self, unit: u8) {
-        self.doubts.lock().unwrap_or_else(PoisonError::into_inner).retain(|doubt| doubt.asked.unit != unit);
+    fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        lock(&self.doubts)
     }
 
     /// Whether an answer to `asked` could be an old one.
     pub(super) fn is_doubtful(&self, asked: Asked, now: Duration) -> bool {
-        let doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_so = |doubt: &Doubt| {
-            now < doubt.until && doubt.asked.looks_like(&asked) && (doubt.answered || doubt.asked != asked)
-        };
-        doubts.iter().any(is_so)
+        self.doubts().is_doubtful(asked, now)
     }
 
     /// The request to that unit that waits for an answer still.
     pub(super) fn doubted(&self, unit: u8, now: Duration) -> Option<Asked> {
-        let doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        doubts.iter().find(|doubt| doubt.asked.unit == unit && now < doubt.until).map(|doubt| doubt.asked)
+        self.doubts().last_of(unit, now)
     }
 
     /// Opens the line where it is not open.
@@ -122,6 +111,7 @@ impl Bus {
     }
 
     /// Takes a turn: one request and its answer, whose bytes are put into `values`. Also how long the turn took.
+    /// `None` where its answer could not be told from one that is late, which is known only once it is its turn.
     pub(super) async fn ask(
         &self,
         asked: &Asked,
@@ -129,11 +119,22 @@ impl Bus {
         clock: &Clock,
         values: &mut Vec<u8>,
         tap: &Tap,
-    ) -> Result<(Heard, Duration), SourceError> {
+    ) -> Result<Option<(Heard, Duration)>, SourceError> {
         let mut line = self.line.lock().await;
         let begun = clock.monotonic();
-        let heard = line.ask(asked, manner, values, tap).await?;
-        Ok((heard, clock.monotonic().saturating_sub(begun)))
+        if self.is_doubtful(*asked, begun) {
+            return Ok(None);
+        }
+        let manner = Manner { in_doubt: self.doubts().is_exception_doubtful(*asked, begun), ..manner };
+        let mut out =
+            Out { bus: self, asked: *asked, clock, wait: manner.timeout, is_out: line.is_by_frame() };
+        let heard = line.ask(asked, manner, values, tap).await;
+        out.is_out = false;
+        let heard = heard?;
+        let now = clock.monotonic();
+        // Before the next has its turn.
+        self.doubts().heard(*asked, &heard, line.late(), now, now + manner.timeout * LATEST);
+        Ok(Some((heard, now.saturating_sub(begun))))
     }
 
     /// From when on what is silent may be asked again.
@@ -145,5 +146,23 @@ impl Bus {
     pub(super) fn be_patient(&self, until: Duration) {
         let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
         self.patience.fetch_max(until, Ordering::Relaxed);
+    }
+}
+
+/// A request that is out. Where its asker goes away meanwhile, its answer may still come.
+struct Out<'a> {
+    bus: &'a Bus,
+    asked: Asked,
+    clock: &'a Clock,
+    wait: Duration,
+    is_out: bool,
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        if self.is_out {
+            let now = self.clock.monotonic();
+            self.bus.doubts().open(self.asked, Why::Silent, now, now + self.wait * (1 + LATEST));
+        }
     }
 }

@@ -330,7 +330,8 @@ impl Config {
                 (None, Some(unit_id)) if self.listed(unit_id).nth(1).is_some() => {
                     let all: Vec<_> = self.listed(unit_id).map(|device| format!("`{device}`")).collect();
                     let all = all.join(" and ");
-                    let text = format!("register `{metric}` needs a `device`: {all} have `unit_id` {unit_id}");
+                    let text =
+                        format!("register `{metric}` needs a `device`: {all} have `unit_id` {unit_id}");
                     (at("unit_id"), text)
                 }
                 (Some(device), None) if !names.contains(device) => (

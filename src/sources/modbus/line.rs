@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
 use super::config::{Framing, Target};
-use super::pdu::{Answer, Asked, Exception};
+use super::pdu::{Answer, Asked, EXCEPTION, Exception};
 use super::{mbap, rtu};
 use crate::clock::Clock;
 use crate::sources::port::{self, Port, Settings};
@@ -37,6 +37,10 @@ pub(super) struct Line {
     buffer: Vec<u8>,
     /// How many bytes have come in this exchange.
     bytes: u64,
+    /// What came in this exchange and nobody waited for any more.
+    late: Vec<Late>,
+    /// Whether nothing was asked since a serial line was opened: an answer to whoever had it before may still come.
+    fresh: bool,
     /// Who looks on at this exchange, and what has come in it so far.
     tap: Option<(Tap, Vec<u8>)>,
 }
@@ -54,6 +58,8 @@ pub(super) struct Manner {
     pub(super) timeout: Duration,
     /// How long the line rests before.
     pub(super) pause: Duration,
+    /// Whether an exception may be the late answer to another request.
+    pub(super) in_doubt: bool,
 }
 
 /// What became of a request.
@@ -63,6 +69,8 @@ pub(super) enum Outcome {
     Values,
     /// The device does not do it.
     Exception(Exception),
+    /// An exception came which may as well be the late answer to another request.
+    Unclear,
     /// Nothing came that answers it.
     Silence,
     /// Nothing did, but what that other unit sent would have.
@@ -78,8 +86,21 @@ pub(super) struct Heard {
     /// How many answers came that nobody waited for any more, and the unit of the last where it could be told.
     pub(super) late: u32,
     pub(super) late_unit: Option<u8>,
+    /// Whether its answer may still come and could then be taken for another's.
+    pub(super) may_come: bool,
+    /// Whether more came than any answer and all that may stand around it.
+    pub(super) babble: bool,
     /// How many bytes came, whatever they were.
     pub(super) bytes: u64,
+}
+
+/// A frame that nobody waited for any more, as far as it shows what it answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    pub(super) unit: u8,
+    pub(super) function: u8,
+    /// How many bytes of values it has.
+    pub(super) bytes: usize,
 }
 
 /// The longest that a connect takes.
@@ -99,6 +120,9 @@ const UNANSWERED_MAX: u32 = 3;
 /// More than any frame: what is beyond is noise.
 const BUFFER: usize = 1024;
 
+/// More than comes in one exchange, with all echoes, late answers and noise: beyond, it is given up.
+const BABBLE: u64 = 16 * 1024;
+
 impl Line {
     pub(super) fn new(target: Target, clock: Clock) -> Self {
         let (last, abandoned) = (clock.monotonic(), Duration::ZERO);
@@ -112,6 +136,8 @@ impl Line {
             unanswered: 0,
             buffer: Vec::with_capacity(BUFFER),
             bytes: 0,
+            late: Vec::new(),
+            fresh: false,
             tap: None,
         }
     }
@@ -122,10 +148,18 @@ impl Line {
             return Ok(());
         }
         self.buffer.clear();
-        (self.unanswered, self.abandoned) = (0, Duration::ZERO);
+        self.unanswered = 0;
         self.open = Some(match &self.target {
-            Target::Serial(name, settings) => Open::Serial(port::open(name, settings)?),
-            Target::Network(address, _) => Open::Network(connect(address).await?),
+            Target::Serial(name, settings) => {
+                let port = port::open(name, settings)?;
+                self.fresh = true;
+                Open::Serial(port)
+            }
+            Target::Network(address, _) => {
+                let stream = connect(address).await?;
+                self.abandoned = Duration::ZERO;
+                Open::Network(stream)
+            }
         });
         self.last = self.clock.monotonic();
         Ok(())
@@ -141,6 +175,7 @@ impl Line {
     ) -> Result<Heard, SourceError> {
         values.clear();
         self.bytes = 0;
+        self.late.clear();
         self.tap = tap.is_watched().then(|| (tap.clone(), Vec::new()));
         let heard = self.exchange(asked, manner, values).await;
         if let Some((tap, came)) = self.tap.take().filter(|(_, came)| !came.is_empty()) {
@@ -157,7 +192,25 @@ impl Line {
             Err(_) => self.open = None,
         }
         self.abandoned = Duration::ZERO;
-        Ok(Heard { bytes: self.bytes, ..heard? })
+        let babble = self.babbles();
+        if babble && matches!(self.open, Some(Open::Network(_))) {
+            self.open = None;
+        }
+        Ok(Heard { bytes: self.bytes, babble, ..heard? })
+    }
+
+    /// What came in the last exchange and nobody waited for any more.
+    pub(super) fn late(&self) -> &[Late] {
+        &self.late
+    }
+
+    /// Whether answers on it do not say which request they answer.
+    pub(super) fn is_by_frame(&self) -> bool {
+        !matches!(self.target, Target::Network(_, Framing::Tcp))
+    }
+
+    fn babbles(&self) -> bool {
+        self.bytes > BABBLE
     }
 
     async fn exchange(
@@ -168,7 +221,18 @@ impl Line {
     ) -> Result<Heard, SourceError> {
         let was_open = self.open.is_some();
         self.open().await?;
-        let mut heard = Heard { outcome: Outcome::Silence, late: 0, late_unit: None, bytes: 0 };
+        if std::mem::take(&mut self.fresh) {
+            // Whoever had the port before may have asked something just then.
+            self.abandoned = self.abandoned.max(self.last + manner.timeout);
+        }
+        let mut heard = Heard {
+            outcome: Outcome::Silence,
+            late: 0,
+            late_unit: None,
+            may_come: false,
+            babble: false,
+            bytes: 0,
+        };
         let mut quiet = self.silence(manner.pause, asked, &mut heard).await;
         if quiet.is_err() && was_open && matches!(self.open, Some(Open::Network(_))) {
             // Many gateways close a connection that was not used for a while: that is no failure yet.
@@ -201,7 +265,8 @@ impl Line {
         yield_now().await;
         loop {
             let now = self.clock.monotonic();
-            if now > begun.max(self.abandoned) + rest + SILENCE_MAX {
+            let flooded = self.babbles() && matches!(self.target, Target::Network(..));
+            if flooded || now > begun.max(self.abandoned) + rest + SILENCE_MAX {
                 return Ok(false);
             }
             let until = (self.last + rest).max(if by_transaction { Duration::ZERO } else { self.abandoned });
@@ -233,25 +298,39 @@ impl Line {
         let on_the_line = character * (8 + u32::try_from(whole).unwrap_or(u32::MAX));
         let deadline = self.clock.monotonic() + manner.timeout + on_the_line;
         self.write(asked, &request, deadline).await?;
-        let mut other = None;
-        let mut damaged = false;
+        let (mut damaged, mut unclear, mut other) = (false, false, None);
         loop {
             // Where an answer would be complete, no piece of it is missing.
             let pieces = if self.buffer.len() < whole { pieces } else { pieces / 8 };
             let until =
                 if self.buffer.is_empty() { deadline } else { deadline.min(self.last + pieces.max(silence)) };
+            // What has come by the deadline is looked at once more, however much follows it.
+            let mut over = false;
             if self.read(until).await? {
-                if let Some((before, answer)) = rtu::find(&self.buffer, asked) {
-                    heard.outcome = take(answer, values);
-                    if before > 0 {
-                        self.buffer.truncate(before);
-                        self.pass_over(asked, &mut heard);
+                while let Some((before, answer)) = rtu::find(&self.buffer, asked) {
+                    let behind = before + answer.frame();
+                    let outcome = take(answer, values);
+                    let rest = self.buffer.split_off(behind);
+                    self.buffer.truncate(before);
+                    self.pass_over(asked, &mut heard);
+                    self.buffer.extend_from_slice(&rest);
+                    if manner.in_doubt && matches!(outcome, Outcome::Exception(_)) {
+                        unclear = true;
+                        continue;
                     }
-                    self.buffer.clear();
+                    self.pass_over(asked, &mut heard);
+                    if unclear {
+                        // So that was the other's.
+                        self.came_late(exception_to(asked), &mut heard);
+                    }
+                    heard.outcome = outcome;
                     return Ok(heard);
                 }
                 self.bound();
-                continue;
+                over = self.babbles() || self.clock.monotonic() >= deadline;
+                if !over {
+                    continue;
+                }
             }
             if !self.buffer.is_empty() {
                 match self.pass_over(asked, &mut heard) {
@@ -264,8 +343,10 @@ impl Line {
                     }
                 }
             }
-            if self.clock.monotonic() >= deadline {
-                heard.outcome = missing(other, damaged);
+            if over || self.clock.monotonic() >= deadline {
+                heard.may_come = true;
+                let damaged = damaged || self.babbles();
+                heard.outcome = if unclear { Outcome::Unclear } else { missing(other, damaged) };
                 return Ok(heard);
             }
         }
@@ -282,14 +363,16 @@ impl Line {
         self.transaction = self.transaction.wrapping_add(1);
         let deadline = self.clock.monotonic() + manner.timeout;
         self.write(asked, &mbap::request(asked, self.transaction), deadline).await?;
-        let (mut other, mut unfit) = (None, false);
+        let (mut unfit, mut over, mut other) = (false, false, None);
         loop {
             match mbap::hear(&self.buffer, asked, self.transaction) {
                 mbap::Heard::Nothing => {
-                    if !self.read(deadline).await? {
-                        heard.outcome = missing(other, unfit);
+                    if over || !self.read(deadline).await? {
+                        heard.outcome = missing(other, unfit || self.babbles());
                         return Ok(heard);
                     }
+                    // What has come by the deadline is looked at once more, however much follows it.
+                    over = self.babbles() || self.clock.monotonic() >= deadline;
                 }
                 mbap::Heard::Answer(answer, length) => {
                     heard.outcome = take(answer, values);
@@ -375,24 +458,35 @@ impl Line {
     /// Throws away what has come and is no answer. What it was; where there was more than one thing, what says most of
     /// the answer.
     fn pass_over(&mut self, asked: &Asked, heard: &mut Heard) -> rtu::Stray {
-        let (mut first, mut rest) = rtu::stray(&self.buffer, asked);
-        let mut stray = first;
+        let bytes = std::mem::take(&mut self.buffer);
+        let (mut stray, mut rest) = (rtu::Stray::Echo, bytes.as_slice());
         loop {
-            if let rtu::Stray::Frame(unit) | rtu::Stray::Other(unit) = first {
-                heard.late += 1;
-                heard.late_unit = Some(unit);
+            let (first, behind) = rtu::stray(rest, asked);
+            if let (rtu::Stray::Frame(unit) | rtu::Stray::Other(unit), [_, function, ..]) = (first, rest) {
+                let length = rest.len() - behind.len();
+                self.came_late(Late { unit, function: *function, bytes: length.saturating_sub(5) }, heard);
             }
-            if rest.is_empty() {
-                break;
-            }
-            (first, rest) = rtu::stray(rest, asked);
             // Stray bytes behind a frame say nothing.
             if matches!(first, rtu::Stray::Damaged | rtu::Stray::Other(_)) || stray == rtu::Stray::Echo {
                 stray = first;
             }
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
         }
+        self.buffer = bytes;
         self.buffer.clear();
         stray
+    }
+
+    fn came_late(&mut self, late: Late, heard: &mut Heard) {
+        heard.late += 1;
+        heard.late_unit = Some(late.unit);
+        // As many as one buffer holds are enough: beyond, doubts stay until their time is over.
+        if self.late.len() < BUFFER / 5 {
+            self.late.push(late);
+        }
     }
 
     fn timing(&self) -> Timing {
@@ -429,6 +523,11 @@ fn missing(other: Option<u8>, damaged: bool) -> Outcome {
         Some(unit) => Outcome::Other(unit),
         None => Outcome::Silence,
     }
+}
+
+/// The exception to a request that looks like this one.
+fn exception_to(asked: &Asked) -> Late {
+    Late { unit: asked.unit, function: asked.table.function() | EXCEPTION, bytes: 0 }
 }
 
 fn take(answer: Answer<'_>, values: &mut Vec<u8>) -> Outcome {

@@ -9,6 +9,7 @@
 
 mod bus;
 mod config;
+mod doubt;
 mod file;
 mod line;
 pub mod mbap;

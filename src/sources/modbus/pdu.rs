@@ -104,7 +104,13 @@ impl Asked {
     /// Whether an answer to the one could be taken for an answer to the other, by all that an RTU frame shows.
     #[must_use]
     pub fn looks_like(&self, other: &Self) -> bool {
-        self.unit == other.unit && self.table == other.table && self.bytes() == other.bytes()
+        self.shares_exceptions(other) && self.bytes() == other.bytes()
+    }
+
+    /// Whether an exception to the one could be taken for an exception to the other.
+    #[must_use]
+    pub fn shares_exceptions(&self, other: &Self) -> bool {
+        self.unit == other.unit && self.table == other.table
     }
 }
 
@@ -124,6 +130,16 @@ pub enum Answer<'a> {
     Values(&'a [u8]),
     /// It does not do it.
     Exception(Exception),
+}
+
+impl Answer<'_> {
+    /// How many bytes its RTU frame has.
+    pub(super) fn frame(&self) -> usize {
+        match self {
+            Self::Values(bytes) => 5 + bytes.len(),
+            Self::Exception(_) => 5,
+        }
+    }
 }
 
 /// Why a device does not do what it is asked (section 7).

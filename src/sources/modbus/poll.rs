@@ -30,6 +30,8 @@ pub(super) struct Poller {
     is_rtu: bool,
     devices: Vec<Device>,
     rounds: Vec<Round>,
+    /// Whether it was told that more comes than answers.
+    told_babble: bool,
     /// Why the line failed in the midst of a round.
     failed: Option<SourceError>,
     /// Scratch: an answer's bytes, and a text in it.
@@ -74,9 +76,6 @@ enum Told {
     Silent,
 }
 
-/// For so many timeouts more an answer that is late is waited for, before something is asked whose answer looks like it.
-const LATEST: u32 = 3;
-
 impl Poller {
     pub(super) async fn open(config: &Config, context: &Context) -> Result<Self, SourceError> {
         let config = &config.with_map()?;
@@ -110,6 +109,7 @@ impl Poller {
             is_rtu: !matches!(target, Target::Network(_, Framing::Tcp)),
             devices,
             rounds,
+            told_babble: false,
             failed: None,
             values: Vec::new(),
             text: String::new(),
@@ -232,24 +232,26 @@ impl Poller {
         };
         let Some(who) = self.devices.get(device) else { return Ok(Next::Stop) };
         let asked = ask.request.asked;
-        let manner = Manner { timeout: who.timeout, pause: self.pause };
+        let manner = Manner { timeout: who.timeout, pause: self.pause, in_doubt: false };
         let tries = if ask.silence.is_silent() || who.silence.is_silent() { 0 } else { self.retries };
         let mut cost = Duration::ZERO;
-        let mut outcome = Outcome::Silence;
+        let mut outcome = None;
         for _ in 0..=tries {
             let tap = self.stats.tap();
-            let (mut heard, took) = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
+            let heard = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
+            let Some((mut heard, took)) = heard else { break };
             self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
             cost += took;
             if matches!(heard.outcome, Outcome::Other(unit) if self.is_late(unit)) {
                 heard.outcome = Outcome::Silence;
             }
-            outcome = heard.outcome;
+            outcome = Some(heard.outcome);
             self.note(device, &asked, &heard);
-            if matches!(outcome, Outcome::Values | Outcome::Exception(_)) {
+            if matches!(heard.outcome, Outcome::Values | Outcome::Exception(_) | Outcome::Unclear) {
                 break;
             }
         }
+        let Some(outcome) = outcome else { return Ok(Next::Skip) };
         Ok(match outcome {
             Outcome::Values => {
                 self.is_well(index, place, device);
@@ -258,6 +260,10 @@ impl Poller {
             Outcome::Exception(exception) if !exception.is_silence() => {
                 self.answers(device);
                 self.refused(index, place, exception)
+            }
+            Outcome::Unclear => {
+                self.answers(device);
+                Next::Refused
             }
             Outcome::Exception(_) | Outcome::Silence | Outcome::Other(_) | Outcome::Damaged => {
                 self.is_silent(index, place, answered, cost, outcome);
@@ -274,13 +280,10 @@ impl Poller {
 
     /// Counts what was heard.
     fn note(&mut self, device: usize, asked: &Asked, heard: &Heard) {
-        let now = self.clock.monotonic();
         let instead = u32::from(self.is_rtu && matches!(heard.outcome, Outcome::Other(_)));
         for _ in instead..heard.late {
             self.stats.count(Refusal::Late);
         }
-        // Its answer has come, and none is waited for any more.
-        heard.late_unit.inspect(|unit| self.bus.believe(*unit));
         let late = heard.late_unit.and_then(|unit| self.devices.iter_mut().find(|one| one.unit_id == unit));
         if let Some(late) = late {
             if !late.told_late {
@@ -295,15 +298,24 @@ impl Poller {
             }
         }
         let Some(device) = self.devices.get(device) else { return };
-        let latest = now + device.timeout * LATEST;
-        if matches!(heard.outcome, Outcome::Values | Outcome::Exception(_)) {
-            self.bus.answered(*asked, now, latest);
+        if heard.babble && !self.told_babble {
+            self.told_babble = true;
+            tracing::warn!(
+                source = &*self.source,
+                "bytes without end came while {} (unit {}) was asked: such an exchange is given up, and a connection is made anew; see what else speaks there",
+                device.name,
+                device.unit_id
+            );
         }
         if self.stats.tap().is_watched() {
             let cause = match heard.outcome {
                 Outcome::Silence => Some((Refusal::NoAnswer, "it does not answer".to_owned())),
                 Outcome::Other(unit) => Some((Refusal::OtherUnit, answered_instead(unit))),
                 Outcome::Exception(exception) => Some((Refusal::Exception, exception.to_string())),
+                Outcome::Unclear => Some((
+                    Refusal::Exception,
+                    "the exception may be a late answer to something else".to_owned(),
+                )),
                 Outcome::Values | Outcome::Damaged => None,
             };
             if let Some((refusal, why)) = cause {
@@ -311,17 +323,12 @@ impl Poller {
             }
         }
         match heard.outcome {
-            Outcome::Silence | Outcome::Other(_) => {
-                let is_silence = heard.outcome == Outcome::Silence;
-                self.stats.count(if is_silence { Refusal::NoAnswer } else { Refusal::OtherUnit });
-                if self.is_rtu {
-                    self.bus.doubt(*asked, latest);
-                }
-            }
+            Outcome::Silence => self.stats.count(Refusal::NoAnswer),
+            Outcome::Other(_) => self.stats.count(Refusal::OtherUnit),
             Outcome::Damaged => self.stats.refuse(&self.source, Refusal::Checksum, || {
                 format!("the answer of {} for {asked} is damaged: where that is often so, check baud rate, parity and the line's ends", device.name)
             }),
-            Outcome::Exception(_) => self.stats.count(Refusal::Exception),
+            Outcome::Exception(_) | Outcome::Unclear => self.stats.count(Refusal::Exception),
             Outcome::Values => {}
         }
     }

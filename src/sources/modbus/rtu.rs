@@ -74,7 +74,7 @@ pub fn stray<'a>(bytes: &'a [u8], asked: &Asked) -> (Stray, &'a [u8]) {
 }
 
 /// The whole frame at the beginning of `bytes`.
-fn leading(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn leading(bytes: &[u8]) -> Option<&[u8]> {
     let length = match bytes {
         [_, code, ..] if code & EXCEPTION != 0 => 5,
         [_, 1..=4, length, ..] => 5 + usize::from(*length),
