@@ -173,6 +173,11 @@ impl<'f> Table<'f> {
 pub(super) fn place<'f, T>(rest: &Node<'f>, error: &Error, read: Read<'_, 'f, T>) -> Path {
     let mut path = error.span().and_then(|span| tree::locate(rest, &span)).unwrap_or_default();
     let complaint = Complaint::read(error.message());
+    if let Complaint::Other(text) = complaint {
+        if let Some(named) = named(rest, &path, text, read) {
+            return named;
+        }
+    }
     let lacks = |path: &Path| match complaint {
         Complaint::Missing(key) => lacks(rest, path, key, error.message(), read),
         _ => false,
@@ -200,9 +205,10 @@ fn named<'f, T>(rest: &Node<'f>, path: &[Step], text: &str, read: Read<'_, 'f, T
     tree::remove(&mut without, &named);
     let error = read(without.into()).err();
     let message = error.as_ref().map_or("", Error::message);
-    // What has to be there does not tell whether `text` quotes the value at `path` or names the key.
+    // That a key has to be there does not tell whether `text` names it or quotes a value that reads alike.
+    let value = tree::get(rest, path)?.1.get_ref();
     let quoted = matches!(Complaint::read(message), Complaint::Missing(_))
-        && tree::get(rest, path)?.1.get_ref().as_str() == Some(key);
+        && (value.is_table() || value.as_str() == Some(key));
     (message != text && !quoted).then_some(named)
 }
 
@@ -232,7 +238,8 @@ fn culprit<'f, T>(rest: &Node<'f>, path: &[Step], message: &str, read: Read<'_, 
     steps.sort_by_key(|step| *step != Step::Key("type".into()));
     let shows = |kept: usize| {
         let mut grown = rest.clone();
-        for step in steps[kept..].iter().rev() {
+        tree::truncate(&mut grown, path, kept);
+        for step in steps[kept..].iter().filter(|step| matches!(step, Step::Key(_))) {
             tree::remove(&mut grown, &tree::join(path, step.clone()));
         }
         read(grown.into()).is_err_and(|error| error.message() == message)

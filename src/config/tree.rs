@@ -94,6 +94,17 @@ pub(super) fn remove(node: &mut Node<'_>, path: &[Step]) {
     }
 }
 
+/// Leaves the first `kept` items of the list at `path`, where it is one.
+pub(super) fn truncate(node: &mut Node<'_>, path: &[Step], kept: usize) {
+    if let Some(DeValue::Array(array)) = get_mut(node, path).map(Spanned::get_mut) {
+        let mut first = DeArray::new();
+        for item in mem::replace(array, DeArray::new()).into_iter().take(kept) {
+            first.push(item);
+        }
+        *array = first;
+    }
+}
+
 /// Puts `value` at `path`, whose last step is a key, with a place that nothing else in the tree has and no file.
 pub(super) fn insert<'f>(node: &mut Node<'f>, path: &[Step], value: DeValue<'f>) {
     let Some((Step::Key(key), before)) = path.split_last() else { return };
