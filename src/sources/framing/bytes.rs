@@ -73,10 +73,19 @@ fn hexadecimal(digits: &str) -> Option<String> {
 
 /// Where `needle`, which is not empty, first stands in `bytes`.
 pub(super) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    match needle {
+    let found = match needle {
         [one] => memchr::memchr(*one, bytes),
         _ => memmem::find(bytes, needle),
-    }
+    };
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + found.map_or(bytes.len(), |at| at + needle.len()));
+    found
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many bytes [`find`] has looked at, on this thread.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// How many bytes at the end of `bytes` may be the beginning of `needle`, the rest of which has not come.

@@ -33,8 +33,10 @@ const PIECE: usize = 256;
 
 /// What a stream may have looked at again for each byte, and saved up at most. Where a checksum is wrong, the search
 /// goes on one byte further, and whoever sends lengths and wrong checksums on purpose could else make each byte cost a
-/// whole `max_frame`. A line that was hurt needs far less.
-const CREDIT_PER_BYTE: u32 = 32;
+/// whole `max_frame`. A line that was hurt lives on what it saved up, which is a frame of 255 bytes looked at from each
+/// of its bytes dozens of times over; the rate only has to fill that up again between two hurts, and to be above what a
+/// good frame costs, which is one look. So it is what a hostile line may cost: some few looks at all that it sends.
+const CREDIT_PER_BYTE: u32 = 8;
 const MAX_CREDIT: u32 = 1 << 20;
 
 /// A frame, and where it is.

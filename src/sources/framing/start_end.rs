@@ -137,12 +137,14 @@ impl Config {
     fn edge(&self, bytes: &[u8], from: usize) -> Edge {
         let rest = &bytes[from..];
         let Some(escape) = self.escape else {
-            let end = find(rest, &self.end);
+            // The start is looked for first: up to it all is taken next, as a frame, noise or what is refused. Looking
+            // for the end first would read the whole rest anew for each of many starts.
+            let start = find(rest, &self.start);
             // Of two that overlap, the one that is complete first counts, so that it is known as soon as it has come.
-            let within = &rest[..end.map_or(rest.len(), |end| end + self.end.len() - 1)];
-            return match (find(within, &self.start), end) {
-                (Some(start), _) => Edge::Start(from + start),
-                (None, Some(end)) => Edge::End(from + end),
+            let within = &rest[..start.map_or(rest.len(), |start| start + self.start.len())];
+            return match (find(within, &self.end), start) {
+                (Some(end), _) => Edge::End(from + end),
+                (None, Some(start)) => Edge::Start(from + start),
                 (None, None) => Edge::None(bytes.len() - self.begun(rest)),
             };
         };

@@ -298,8 +298,29 @@ fn who_sends_wrong_checksums_on_purpose_does_not_make_each_byte_cost_a_frame() {
         looks += 1;
     }
     // 32 KiB are checked at each; the first 32 are free.
-    assert!(looks < 32 + (32 << 20) / (32 << 10) + 8, "{looks}");
+    assert!(looks < 32 + (8 << 20) / (32 << 10) + 8, "{looks}");
     assert!(out.iter().all(|refused| *refused));
+}
+
+#[test]
+fn who_sends_starts_without_an_end_does_not_have_all_the_rest_looked_at_for_each() {
+    for (toml, piece) in [
+        ("type = 'start_end'\nstart = [2]\nend = [3]", &b"\x02"[..]),
+        ("type = 'start_end'\nstart = [2]\nend = [3]", b"\x02a"),
+        ("type = 'start_end'\nstart = [2]\nend = [3]", b"\x02a\x03"),
+        ("type = 'start_end'\nstart = [2]\nend = [3]\nmax_frame = '1B'", b"\x02aa\x03\x03"),
+        ("type = 'start_end'\nstart = 'aa'\nend = 'ab'", b"a"),
+        ("type = 'start_end'\nstart = 'aba'\nend = 'a'\ntrailer = 2", b"ab"),
+    ] {
+        let input = piece.repeat(20_000);
+        for size in [1, 100, 8192, input.len()] {
+            let (mut framer, mut out) = (framer(toml), Vec::new());
+            let before = bytes::LOOKED_AT.get();
+            input.chunks(size).for_each(|bytes| read(&mut framer, bytes, &mut out));
+            let looked_at = bytes::LOOKED_AT.get() - before;
+            assert!(looked_at <= 16 * input.len(), "{looked_at} of {} in reads of {size}: {toml}", input.len());
+        }
+    }
 }
 
 #[test]
