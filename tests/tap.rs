@@ -1,6 +1,7 @@
 //! `weir tap` with the real binary: what it shows of a source, with a weir that runs and without.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "how long a process takes to end is measured")]
 
 use std::fs;
 use std::io::Write;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 use tokio_serial::{DataBits, SerialStream, StopBits};
 
@@ -164,6 +165,8 @@ impl Source for Serial {
             if !readings.is_empty() {
                 return Ok(Batch { readings, receipt: None });
             }
+            // What came may have been noise, in any quantity. It can be cancelled here as well: no reading is held.
+            yield_now().await;
         }
     }
 }
@@ -182,7 +185,7 @@ impl Serial {
             }
         };
         let (port, buffer, poll) = (&mut self.port, &mut self.buffer, self.poll.as_ref());
-        // The only point where this waits, so the only one where it can be cancelled. What has come is looked at before
+        // The only point where this waits for something. What has come is looked at before
         // the time is: a pause of the agent is no silence of the line.
         let done = tokio::select! {
             biased;

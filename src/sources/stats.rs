@@ -223,11 +223,11 @@ impl Stats {
         }
     }
 
-    /// Counts a connection that is closed for its silence, and logs it as rarely as a refusal.
-    pub(super) fn fall_silent(&self, source: &str, peer: SocketAddr, idle: Duration) {
+    /// Counts a connection that is closed for its silence (`what` it has for so long), and logs it as rarely as a refusal.
+    pub(super) fn fall_silent(&self, source: &str, peer: SocketAddr, what: &str, most: Duration) {
         if let Some(count) = self.silent.count() {
-            let idle = units::show(idle);
-            tracing::info!(source, count, "closed: {peer} has said nothing for {idle} (`idle_timeout`)");
+            let most = units::show(most);
+            tracing::info!(source, count, "closed: {peer} {what} for {most} (`idle_timeout`)");
         }
     }
 

@@ -318,7 +318,11 @@ fn who_sends_starts_without_an_end_does_not_have_all_the_rest_looked_at_for_each
             let before = bytes::LOOKED_AT.get();
             input.chunks(size).for_each(|bytes| read(&mut framer, bytes, &mut out));
             let looked_at = bytes::LOOKED_AT.get() - before;
-            assert!(looked_at <= 16 * input.len(), "{looked_at} of {} in reads of {size}: {toml}", input.len());
+            assert!(
+                looked_at <= 16 * input.len(),
+                "{looked_at} of {} in reads of {size}: {toml}",
+                input.len()
+            );
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Connection {
     pub(super) taken: Duration,
     /// When it last brought something.
     pub(super) heard: Duration,
+    /// When it last ended a frame, or was between two.
+    pub(super) whole: Duration,
     /// Whether the kernel has no room for what TLS has to say.
     pub(super) stuck: bool,
 }
@@ -49,22 +51,30 @@ impl Connection {
     }
 
     /// Reads once, at most what `scratch` holds or one record of TLS, so that others get their turn.
-    pub(super) fn read(&mut self, reader: &mut Reader, scratch: &mut [u8], out: &mut Readings) -> Found {
-        let Self { socket, stream, tls, .. } = self;
+    pub(super) fn read(
+        &mut self,
+        reader: &mut Reader,
+        scratch: &mut [u8],
+        out: &mut Readings,
+        now: Duration,
+    ) -> Found {
+        let Self { socket, stream, tls, whole, .. } = self;
+        let mut take = |bytes: &[u8]| {
+            if reader.read(stream, bytes, out) > 0 || stream.rests() {
+                *whole = now;
+            }
+        };
         match tls {
             None => match socket.read(scratch) {
                 Ok(0) => Found::End,
                 Ok(length) => {
-                    reader.read(stream, scratch.get(..length).unwrap_or_default(), out);
+                    take(scratch.get(..length).unwrap_or_default());
                     Found::Bytes
                 }
                 Err(error) if is_for_later(&error) => Found::Nothing,
                 Err(_) => Found::End,
             },
             Some(tls) => {
-                let mut take = |plain: &[u8]| {
-                    reader.read(stream, plain, out);
-                };
                 let found = read_tls(tls, socket, &mut take, scratch);
                 match write_tls(tls, socket) {
                     Ok(()) => self.stuck = tls.wants_write(),

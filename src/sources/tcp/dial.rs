@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::super::stream::{Reader, Stream};
@@ -62,7 +63,7 @@ impl Dialled {
             let gap = self.reader.idle_gap().filter(|_| !self.quiet && !self.stream.rests());
             let quiet = self.clock.instant(self.heard + gap.unwrap_or_default());
             let silent = self.clock.instant(self.heard + self.idle.unwrap_or_default());
-            // The only point where this waits, so the only one where it can be cancelled.
+            // The only point where this waits for something.
             let readable = tokio::select! {
                 // What has come is not silence, however long ago that was.
                 biased;
@@ -95,6 +96,8 @@ impl Dialled {
             if !readings.is_empty() {
                 return Ok(Batch { readings, receipt: None });
             }
+            // What came may have been noise, in any quantity. It can be cancelled here as well: no reading is held.
+            yield_now().await;
         }
     }
 

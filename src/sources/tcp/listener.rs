@@ -27,6 +27,10 @@ const READ: usize = 8192;
 /// So many turns make one look: all that it brings has one time of arrival.
 const TURNS: usize = 256;
 
+/// So long it takes at most, and the turn that it is in: all sources share one thread, and a turn of bytes that were made
+/// to be slow to decode takes milliseconds.
+const LOOK: Duration = Duration::from_millis(3);
+
 /// So many connections are taken in one turn.
 const ACCEPTED: usize = 64;
 
@@ -40,6 +44,12 @@ const BACKLOG: i32 = 1024;
 /// So long the handshake of TLS may take, and so many may be under way; others wait to be taken.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 128;
+
+/// Who has said nothing for so long in the middle of a handshake gives its place to the next where all are taken.
+const WAVERING: Duration = Duration::from_secs(1);
+
+/// A frame that has not ended after so many times `idle_timeout` does not either: a byte now and then is no life.
+const FRAME_IDLES: u32 = 10;
 
 /// After the system had no file or no memory for a connection, none is taken for so long.
 const SHUT: Duration = Duration::from_secs(1);
@@ -69,6 +79,10 @@ pub(super) struct Listener {
     ready: VecDeque<RawFd>,
     /// Until when nothing is to be looked for.
     rest: Duration,
+    /// How long a look takes at most.
+    patience: Duration,
+    /// Whether the last look has ended with more lying there: others have their turn before the next.
+    more: bool,
     /// Whether new connections are looked for.
     open: bool,
     /// Until when they are not to be.
@@ -121,6 +135,8 @@ impl Listener {
             begun: 0,
             ready: VecDeque::new(),
             rest: now,
+            patience: LOOK,
+            more: false,
             open: true,
             shut: now,
             handshakes: VecDeque::new(),
@@ -133,6 +149,9 @@ impl Listener {
     pub(super) async fn next(&mut self) -> Result<Batch, SourceError> {
         loop {
             // This waits only here, so it can only be cancelled here: while no reading is held.
+            if std::mem::take(&mut self.more) {
+                yield_now().await;
+            }
             if self.ready.is_empty() {
                 let clock = &self.context.clock;
                 let due = self.due().map(|due| clock.instant(due));
@@ -160,6 +179,12 @@ impl Listener {
         self.socket.local_addr().unwrap()
     }
 
+    /// From now on a look is one turn.
+    #[cfg(test)]
+    pub(super) fn hurry(&mut self) {
+        self.patience = Duration::ZERO;
+    }
+
     #[cfg(test)]
     pub(super) fn connections(&self) -> usize {
         self.connections.len()
@@ -181,7 +206,13 @@ impl Listener {
     pub(super) fn due(&self) -> Option<Duration> {
         let sweep = self.idle.filter(|_| !self.connections.is_empty()).map(|idle| self.swept + idle / 4);
         let handshake = self.handshakes.front().map(|(until, _)| *until);
-        let reopen = (!self.open && self.handshaking < HANDSHAKES).then_some(self.shut);
+        let reopen = if self.open {
+            None
+        } else if self.handshaking < HANDSHAKES {
+            Some(self.shut)
+        } else {
+            self.wavers().map(|(at, _)| at).min().map(|at| at.max(self.shut))
+        };
         let gap = self.gaps.first().map(|(over, _)| *over);
         [sweep, handshake, reopen, gap].into_iter().flatten().min()
     }
@@ -191,13 +222,18 @@ impl Listener {
         let arrival = self.context.clock.now();
         let now = arrival.monotonic;
         let mut readings = Readings::new(arrival);
-        for _ in 0..TURNS {
+        self.more = true;
+        for turn in 0..TURNS {
             if readings.is_full() {
+                break;
+            }
+            if turn > 0 && self.context.clock.monotonic().saturating_sub(now) >= self.patience {
                 break;
             }
             if self.ready.is_empty() && !self.poll.take(&mut self.ready)? {
                 // Two frames that only a silence parts are not to be found in one read.
                 self.rest = if self.reader.idle_gap().is_some() { now } else { now + REST };
+                self.more = false;
                 break;
             }
             match self.ready.pop_front() {
@@ -215,11 +251,12 @@ impl Listener {
 
     fn accept(&mut self, now: Duration) -> io::Result<()> {
         for _ in 0..ACCEPTED {
-            if self.handshaking >= HANDSHAKES {
+            let wavering = if self.handshaking >= HANDSHAKES { self.wavering(now) } else { None };
+            if self.handshaking >= HANDSHAKES && wavering.is_none() {
                 break;
             }
             match self.socket.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer, now),
+                Ok((socket, peer)) => self.admit(socket, peer, wavering, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_of_scarcity(&error) => {
                     self.refuse(Refusal::TooMany, None, || format!("cannot take a connection: {error}"));
@@ -234,10 +271,14 @@ impl Listener {
         Ok(())
     }
 
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, now: Duration) {
+    /// Takes a connection, in the place of the one that is `wavering`.
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, wavering: Option<RawFd>, now: Duration) {
         if !allow::admits(&self.allow, peer.ip()) {
             self.refuse(Refusal::NotAllowed, Some(peer), || "its address is not in `allow`");
             return;
+        }
+        if let Some(fd) = wavering {
+            self.give_away(fd);
         }
         let most = self.most;
         if self.connections.len() >= most {
@@ -274,7 +315,8 @@ impl Listener {
         self.context.stats.connections.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(source = &*self.context.name, %peer, "connected");
         let stream = self.reader.stream(Some(peer));
-        let connection = Connection { socket, peer, stream, tls, taken: now, heard: now, stuck: false };
+        let connection =
+            Connection { socket, peer, stream, tls, taken: now, heard: now, whole: now, stuck: false };
         self.connections.insert(fd, Box::new(connection));
     }
 
@@ -285,7 +327,7 @@ impl Listener {
         if let Some(gap) = self.reader.idle_gap() {
             self.gaps.remove(&(connection.heard + gap, fd));
         }
-        let found = connection.read(&mut self.reader, &mut self.scratch, readings);
+        let found = connection.read(&mut self.reader, &mut self.scratch, readings, now);
         let begins = connection.stream.held();
         self.begun = (self.begun + begins).saturating_sub(begun);
         let settled = handshaking && !connection.is_handshaking();
@@ -364,9 +406,7 @@ impl Listener {
         while let Some((until, fd)) = self.handshakes.front().copied().filter(|(until, _)| *until <= now) {
             self.handshakes.pop_front();
             // Its number may be another's by now, which has more time.
-            let late = |connection: &&Connection| {
-                connection.is_handshaking() && connection.taken + HANDSHAKE <= until
-            };
+            let late = |connection: &&Connection| is_under_way(connection, until);
             if let Some(peer) =
                 self.connections.get(&fd).map(Box::as_ref).filter(late).map(|connection| connection.peer)
             {
@@ -381,27 +421,73 @@ impl Listener {
         }
     }
 
-    /// Closes those that have been silent for too long. What the pipeline has kept us from reading was not silent.
+    /// The handshakes under way: when each will have been silent for too long to keep its place, in the order in which
+    /// they have begun.
+    fn wavers(&self) -> impl Iterator<Item = (Duration, RawFd)> + '_ {
+        self.handshakes.iter().filter_map(|(until, fd)| {
+            let connection =
+                self.connections.get(fd).filter(|connection| is_under_way(connection, *until))?;
+            Some((connection.heard + WAVERING, *fd))
+        })
+    }
+
+    /// The oldest handshake that has been silent for too long. What we have not read yet was no silence.
+    fn wavering(&mut self, now: Duration) -> Option<RawFd> {
+        // Those that are done, or gone, may be many more.
+        if self.handshakes.len() > HANDSHAKES {
+            let connections = &self.connections;
+            self.handshakes.retain(|(until, fd)| {
+                connections.get(fd).is_some_and(|connection| is_under_way(connection, *until))
+            });
+        }
+        let is_silent =
+            |fd: &RawFd| self.connections.get(fd).is_some_and(|connection| connection.is_silent());
+        self.wavers().filter(|(at, _)| *at <= now).map(|(_, fd)| fd).find(is_silent)
+    }
+
+    fn give_away(&mut self, fd: RawFd) {
+        if let Some(peer) = self.connections.get(&fd).map(|connection| connection.peer) {
+            self.refuse(Refusal::Tls, Some(peer), || {
+                format!(
+                    "it was silent in the handshake of TLS for {}, while {HANDSHAKES} were under way and more waited",
+                    crate::units::show(WAVERING)
+                )
+            });
+            self.close(fd, Counted::AsCutOff);
+        }
+    }
+
+    /// Closes those that have been silent for too long, or have not ended a frame for much longer. What the pipeline has kept us from reading was not silent.
     fn sweep(&mut self, now: Duration) {
         let Some(idle) = self.idle.filter(|idle| now.saturating_sub(self.swept) >= *idle / 4) else { return };
         self.swept = now;
-        let silent =
-            |connection: &Connection| now.saturating_sub(connection.heard) >= idle && connection.is_silent();
+        let silent = |connection: &Connection| {
+            let past = |since, most| now.saturating_sub(since) >= most;
+            let drips =
+                || past(connection.whole, idle.saturating_mul(FRAME_IDLES)) && !connection.stream.rests();
+            (past(connection.heard, idle) || drips()) && connection.is_silent()
+        };
         let silent: Vec<_> = self
             .connections
             .iter()
             .filter(|(_, connection)| silent(connection))
-            .map(|(fd, connection)| (*fd, connection.peer))
+            .map(|(fd, connection)| (*fd, connection.peer, now.saturating_sub(connection.heard) < idle))
             .collect();
-        for (fd, peer) in silent {
-            self.context.stats.fall_silent(&self.context.name, peer, idle);
+        for (fd, peer, drips) in silent {
+            let (what, most) = if drips {
+                ("has not ended a frame", idle.saturating_mul(FRAME_IDLES))
+            } else {
+                ("has said nothing", idle)
+            };
+            self.context.stats.fall_silent(&self.context.name, peer, what, most);
             self.close(fd, Counted::AsCutOff);
         }
     }
 
     /// Looks for new connections, or leaves them to wait where they are.
     fn open_or_shut(&mut self, now: Duration) -> io::Result<()> {
-        let open = self.handshaking < HANDSHAKES && self.shut <= now;
+        let full = self.handshaking >= HANDSHAKES && self.wavering(now).is_none();
+        let open = !full && self.shut <= now;
         if open && !self.open {
             self.poll.add(&self.socket)?;
         } else if !open && self.open {
@@ -431,6 +517,11 @@ impl Drop for Listener {
             self.reader.cut_off(&connection.stream);
         }
     }
+}
+
+/// Whether this is the handshake that has to be done by `until`, and is not. Its number may be another's by now.
+fn is_under_way(connection: &Connection, until: Duration) -> bool {
+    connection.is_handshaking() && connection.taken + HANDSHAKE <= until
 }
 
 /// How the unfinished frame of a connection that is closed is counted.

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -261,6 +262,52 @@ async fn whoever_has_little_to_say_is_heard_beside_one_who_never_stops() {
     assert!(loud_before < 8 * 8192 / 21, "{loud_before} of the loud one came before all others were heard");
 }
 
+/// Reads of a source whose peer floods it with these lines, while somebody beside it on the same thread wants a turn after
+/// so many bytes at most.
+async fn others_have_their_turn(
+    mut source: Tcp,
+    mut peer: TcpStream,
+    line: &[u8],
+    most: u64,
+    context: &Context,
+) {
+    assert!(flood(&mut peer, line) > 100_000);
+    let beside = async {
+        let mut before = 0;
+        while before < 100_000 {
+            let read = context.stats.bytes.load(Ordering::Relaxed);
+            assert!(read - before <= most, "{} bytes without a turn", read - before);
+            before = read;
+            tokio::task::yield_now().await;
+        }
+    };
+    let work = async {
+        loop {
+            source.next().await.unwrap();
+        }
+    };
+    let both = async {
+        tokio::select! { biased; () = work => {}, () = beside => {} }
+    };
+    timeout(Duration::from_secs(20), both).await.expect("it does not come to that");
+}
+
+#[tokio::test]
+async fn whatever_one_sends_without_end_other_sources_have_their_turn() {
+    for line in [&b"x\n"[..], b"{\"dev\":\"loud\",\"t\":1}\n"] {
+        let context = context();
+        let (mut source, address) = listen("", &context).await;
+        let Side::Listener(listener) = &mut source.0 else { panic!("it dials") };
+        listener.hurry();
+        others_have_their_turn(source, device(address), line, 8192, &context).await;
+    }
+    let context = context();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = dial(listener.local_addr().unwrap(), "", &context).await.unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    others_have_their_turn(source, peer, b"x\n", 4096, &context).await;
+}
+
 #[tokio::test]
 async fn what_is_not_taken_is_not_read_and_nothing_of_it_is_lost() {
     let context = context();
@@ -299,6 +346,73 @@ async fn a_silent_connection_is_closed_and_one_that_was_not_read_meanwhile_is_no
     assert_eq!(open(&source), 1, "not before its time");
     assert!(timeout(Duration::from_secs(17), source.next()).await.is_err());
     assert_eq!((open(&source), context.stats.silent.get()), (0, 2), "a quarter later at most");
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_holds_off_the_idle_timeout_ten_times_at_most() {
+    let context = context();
+    let (mut source, address) = listen("idle_timeout = '1m'", &context).await;
+    let (mut dripping, mut steady) = (device(address), device(address));
+    until(&mut source, || context.stats.connections.load(Ordering::Relaxed) == 2).await;
+    steady.write_all(b"{").unwrap();
+    tokio::time::pause();
+    let mut minutes = 0.0;
+    while open(&source) == 2 && minutes < 30.0 {
+        // Whoever ends frames may be in the middle of the next at all times.
+        dripping.write_all(b"x").unwrap();
+        steady.write_all(b"\"dev\":\"steady\",\"t\":1}\n{").unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        minutes += 0.5;
+        let _ = timeout(Duration::from_millis(50), source.next()).await;
+    }
+    assert!((10.0..11.0).contains(&minutes), "{minutes}");
+    assert_eq!((context.stats.silent.get(), refused(&context, Refusal::CutOff)), (1, 1));
+    steady.write_all(b"\"dev\":\"steady\",\"t\":7}\n").unwrap();
+    assert_eq!(take(&mut source, 1).await, [int("steady", 7)]);
+}
+
+#[tokio::test]
+async fn who_is_silent_in_the_handshake_gives_its_place_to_one_who_speaks() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, own.cert.pem()).unwrap();
+    let mut private = std::fs::OpenOptions::new();
+    private.create(true).write(true).mode(0o600);
+    private.open(&key).unwrap().write_all(own.signing_key.serialize_pem().as_bytes()).unwrap();
+    let context = context();
+    let tls = format!("tls = {{ cert = '{}', key = '{}' }}", cert.display(), key.display());
+    let (mut source, address) = listen(&tls, &context).await;
+    let connections = || context.stats.connections.load(Ordering::Relaxed);
+    let _silent: Vec<_> = (0..128).map(|_| device(address)).collect();
+    until(&mut source, || connections() == 128).await;
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(own.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let mut client =
+        rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut socket = device(address);
+    client.write_tls(&mut socket).unwrap();
+    tokio::time::pause();
+    assert!(timeout(Duration::from_millis(500), source.next()).await.is_err());
+    assert_eq!(connections(), 128, "each has a second to speak");
+    assert!(timeout(Duration::from_millis(600), source.next()).await.is_err());
+    assert_eq!((connections(), open(&source), refused(&context, Refusal::Tls)), (129, 128, 1));
+    tokio::time::resume();
+
+    socket.set_nonblocking(true).unwrap();
+    while client.is_handshaking() || client.wants_write() {
+        let _ = client.complete_io(&mut socket);
+        let _ = timeout(Duration::from_millis(5), source.next()).await;
+    }
+    client.writer().write_all(b"{\"dev\":\"good\",\"t\":1}\n").unwrap();
+    client.write_tls(&mut socket).unwrap();
+    assert_eq!(take(&mut source, 1).await, [int("good", 1)]);
+    assert_eq!(refused(&context, Refusal::Tls), 1, "the others have their ten seconds while nobody waits");
 }
 
 #[tokio::test]
