@@ -3,9 +3,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::Tap;
+use super::{Tap, excerpt};
 use crate::tally::Tally;
 use crate::units;
+
+/// So many bytes of why something was refused are told: much of it may come from outside.
+const WHY: usize = 480;
 
 /// What a source counts.
 #[derive(Debug, Default)]
@@ -158,7 +161,7 @@ impl Stats {
         if count.is_none() && !is_watched {
             return;
         }
-        let what = what().to_string();
+        let what = excerpt::cut(what(), WHY);
         if let Some(count) = count {
             tracing::warn!(source, cause = refusal.name(), count, "refused input: {what}");
         }
@@ -236,3 +239,6 @@ impl Stats {
         Refusal::ALL.into_iter().map(|refusal| (refusal, self.refused[refusal as usize].get()))
     }
 }
+
+#[cfg(test)]
+mod tests;

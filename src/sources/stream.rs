@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::decode::{self, Decoder, Learnt};
 use super::framing::{self, Framer, Refused};
-use super::{Context, Refusal, Tap};
+use super::{Context, Refusal, Tap, excerpt};
 use crate::model::{NAME_MAX, Readings};
 use crate::units;
 
@@ -124,7 +124,7 @@ impl Reader {
                         tap.decoded(out, first, left_out.ignored, first_ignored);
                     }
                     if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
-                        let frame = excerpt(frame);
+                        let frame = excerpt::frame(frame);
                         let field = self.decoder.first_ignored().map(|first| format!(" ({first})"));
                         let field = field.unwrap_or_default();
                         tracing::info!(
@@ -137,13 +137,13 @@ impl Reader {
                         stats.refuse(name, Refusal::BadName, || {
                             format!(
                                 "a device or metric name has not 1 to {NAME_MAX} bytes, in {}{from}",
-                                excerpt(frame)
+                                excerpt::frame(frame)
                             )
                         });
                     }
                 }
                 Err(undecodable) => stats.refuse(name, undecodable.refusal(), || {
-                    format!("{undecodable}, in {}{from}", excerpt(frame))
+                    format!("{undecodable}, in {}{from}", excerpt::frame(frame))
                 }),
             }
         }
@@ -222,15 +222,6 @@ impl Shown<'_> {
             tap.read(more);
             self.end += more.len();
         }
-    }
-}
-
-/// The beginning of a frame, fit for a log.
-fn excerpt(frame: &[u8]) -> String {
-    const SHOWN: usize = 64;
-    match frame.get(..SHOWN) {
-        Some(start) if frame.len() > SHOWN => format!("`{}…` ({} bytes)", start.escape_ascii(), frame.len()),
-        _ => format!("`{}`", frame.escape_ascii()),
     }
 }
 
@@ -320,11 +311,5 @@ mod tests {
         reader.unasked(b"late");
         let What::Refused { why, tail, .. } = watcher.next().await.unwrap().what else { panic!() };
         assert_eq!((&*why, &*tail), ("4 bytes came at a time when nothing was asked", &b"late"[..]));
-    }
-
-    #[test]
-    fn a_log_shows_the_beginning_of_a_frame_without_its_control_characters() {
-        assert_eq!(excerpt(b"a\x1b[2J\n"), r"`a\x1b[2J\n`");
-        assert_eq!(excerpt(&[b'x'; 65]), format!("`{}…` (65 bytes)", "x".repeat(64)));
     }
 }

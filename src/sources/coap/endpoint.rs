@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::super::allow;
 use super::super::decode::{self, Decoder, Learnt};
+use super::super::excerpt;
 use super::super::{Context, Network, Receipt, Refusal};
 use super::request::{self, PAYLOAD_MAX, Refused, Request};
 use super::socket::Route;
@@ -273,7 +274,10 @@ fn read(
     stats.ignored.fetch_add(left_out.ignored, Ordering::Relaxed);
     for _ in 0..left_out.bad_names {
         stats.refuse(name, Refusal::BadName, || {
-            format!("a device or metric name from device {device:?} has not 1 to {NAME_MAX} bytes")
+            format!(
+                "a device or metric name from device {} has not 1 to {NAME_MAX} bytes",
+                excerpt::quoted(device)
+            )
         });
     }
     if out.len() == before {

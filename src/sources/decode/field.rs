@@ -2,9 +2,12 @@
 //! `{ from = …, metric = "temperature", unit = "Cel", scale = 0.1, offset = 0, text = false }`, where `from` is where
 //! the value stands, as the decoder says it: a JSON pointer, a column, a key, a group, a place among the bytes.
 
+use std::collections::HashSet;
+
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 
+use super::super::excerpt;
 use super::super::scale::Scale;
 use super::text;
 use super::{LeftOut, Undecodable};
@@ -104,13 +107,14 @@ pub(super) fn problems(meanings: &[Meaning]) -> Vec<(&'static str, String)> {
         let text = "`fields` names no field: name one, or leave it away where it may be";
         problems.push(("decode.fields", text.to_owned()));
     }
-    for (index, meaning) in meanings.iter().enumerate() {
-        let metric = &meaning.metric;
-        if meanings[..index].iter().any(|other| other.metric == *metric) {
+    let mut metrics = HashSet::new();
+    for meaning in meanings {
+        let metric = excerpt::cut(&meaning.metric, NAME_MAX);
+        if !metrics.insert(&meaning.metric) {
             let text = format!("`fields` gives two values the metric `{metric}`: name each differently");
             problems.push(("decode.fields", text));
         }
-        if !is_name(metric) {
+        if !is_name(&meaning.metric) {
             let text =
                 format!("one of `fields` needs `metric`: its place is no name of 1 to {NAME_MAX} bytes");
             problems.push(("decode.fields", text));

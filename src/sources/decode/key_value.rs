@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer};
 
+use super::super::excerpt;
 use super::field::{self, Field, Named, Sink};
 use super::{LeftOut, TimeUnit, Undecodable, utf8};
 use crate::model::Readings;
@@ -98,7 +99,7 @@ impl KeyValue {
         if let (Some(written), Some(unit)) = (pairs.once(text, config.time.as_deref())?, config.time_unit) {
             time = unit.read_text(written).map_err(|wrong| {
                 let key = config.time.as_deref().unwrap_or_default();
-                Undecodable::Malformed(format!("`{key}` {wrong}: it is {written:?}"))
+                Undecodable::Malformed(format!("`{key}` {wrong}: it is {}", excerpt::quoted(written)))
             })?;
         }
         let mut sink = Sink::new(named.unwrap_or(device), time, out);
@@ -128,7 +129,7 @@ impl KeyValue {
             let first = fields.as_ref().and_then(|fields| fields.first());
             match first.map(|(key, _)| (key, pairs.of(text).find(|(found, _)| *found == &**key))) {
                 Some((key, Some((_, value)))) => {
-                    format!("no key of `fields` has a number: `{key}` is {value:?}")
+                    format!("no key of `fields` has a number: `{key}` is {}", excerpt::quoted(value))
                 }
                 Some((key, None)) => format!("no key of `fields` has a number: the first is `{key}`"),
                 None => format!("no key has a number behind {:?}", config.assign),

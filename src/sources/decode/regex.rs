@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::super::excerpt;
 use super::field::{self, Field, Meaning, Sink};
 use super::{LeftOut, TimeUnit, Undecodable, utf8};
 use crate::model::Readings;
@@ -140,7 +141,9 @@ impl Regex {
             let written = found(*group).unwrap_or_default();
             time = match unit.read_text(written) {
                 Ok(time) => time,
-                Err(wrong) => return malformed(format!("group `{name}` {wrong}: it is {written:?}")),
+                Err(wrong) => {
+                    return malformed(format!("group `{name}` {wrong}: it is {}", excerpt::quoted(written)));
+                }
             };
         }
         let mut sink = Sink::new(named.unwrap_or(device), time, out);
@@ -152,7 +155,7 @@ impl Regex {
         }
         sink.end(|| {
             let first = self.groups.first().and_then(|(group, _)| found(*group)).unwrap_or_default();
-            format!("no group of `pattern` finds a number: the first finds {first:?}")
+            format!("no group of `pattern` finds a number: the first finds {}", excerpt::quoted(first))
         })
     }
 }

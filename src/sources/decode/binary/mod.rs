@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
+use super::super::excerpt;
 use super::field::{self, Field, Meaning, Name, Sink};
 use super::{LeftOut, TimeUnit, Undecodable};
 use crate::model::{Readings, Value};
@@ -105,7 +106,13 @@ impl Binary {
             };
             time = match unit.read(value) {
                 Ok(read) => Some(read),
-                Err(wrong) => return malformed(format!("`time` ({place}) {wrong}: it is {value:?}")),
+                Err(wrong) => {
+                    let found = match value {
+                        Value::Text(written) => excerpt::quoted(written),
+                        other => format!("{other:?}"),
+                    };
+                    return malformed(format!("`time` ({place}) {wrong}: it is {found}"));
+                }
             };
         }
         let mut sink = Sink::new(named, time, out);

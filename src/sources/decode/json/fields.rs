@@ -5,10 +5,11 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::super::super::excerpt;
 use super::super::field::{self, Field, Meaning, Name, Sink};
 use super::super::span::Span;
-use super::super::{LeftOut, TimeUnit, Undecodable, no_json};
-use super::{Config, Found, KEEP_TEXT, once, time};
+use super::super::{LeftOut, TimeUnit, Undecodable};
+use super::{Config, Found, KEEP_TEXT, malformed, once, time};
 use crate::model::{Readings, Timestamp, Value};
 
 /// A JSON pointer: the keys and indexes on the way to a value.
@@ -22,11 +23,15 @@ pub(super) struct Pointer {
 /// How deep a pointer may go: less than serde_json, which counts the walk as recursion.
 const DEPTH_MAX: usize = 100;
 
+/// So many bytes of what is no pointer are shown.
+const SHOWN: usize = 64;
+
 impl TryFrom<Box<str>> for Pointer {
     type Error = String;
 
     fn try_from(written: Box<str>) -> Result<Self, String> {
-        let wrong = |what| format!("`{written}` is no JSON pointer, such as \"/data/0/temp\": {what}");
+        let shown = excerpt::cut(&written, SHOWN);
+        let wrong = |what| format!("`{shown}` is no JSON pointer, such as \"/data/0/temp\": {what}");
         let mut parts = written.split('/');
         if parts.next() != Some("") {
             return Err(wrong("it does not begin with /"));
@@ -146,7 +151,7 @@ impl Fields {
         Walk { node: &self.root, names: &self.names, gathered: &mut self.gathered }
             .deserialize(&mut json)
             .and_then(|()| json.end())
-            .map_err(|error| Undecodable::Malformed(no_json(&error)))?;
+            .map_err(|error| malformed(&error))?;
 
         let Gathered { text, device: named, time, values } = &self.gathered;
         let mut sink = Sink::new(named.map_or(device, |named| named.within(text)), *time, out);
@@ -158,7 +163,11 @@ impl Fields {
         }
         sink.end(|| match values.first() {
             Some(Some(Value::Text(held))) => {
-                format!("no pointer of `fields` finds a number: {} holds {:?}", self.first, held.within(text))
+                format!(
+                    "no pointer of `fields` finds a number: {} holds {}",
+                    self.first,
+                    excerpt::quoted(held.within(text))
+                )
             }
             _ => format!("no pointer of `fields` finds a number: the first is {}", self.first),
         })
@@ -451,6 +460,8 @@ mod tests {
             let error = Pointer::try_from(Box::from(pointer)).unwrap_err();
             assert!(error.contains(what), "{error}");
         }
+        let deep = Pointer::try_from("/a".repeat(100_000).into_boxed_str()).unwrap_err();
+        assert!(deep.len() < 200 && deep.ends_with("too deep"), "{deep}");
         let keys = |toml: &str| {
             let config: Config = toml::from_str(toml).unwrap();
             config.problems().into_iter().map(|(key, _)| key).collect::<Vec<_>>()

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::super::excerpt;
 use super::field::{Field, Name as MetricName};
 use super::span::{Span, keep};
 use super::{LeftOut, TimeUnit, Undecodable, no_json, utf8};
@@ -146,7 +147,7 @@ impl Json {
         let mut json = serde_json::Deserializer::from_str(text);
         json.deserialize_map(Fields { config, object })
             .and_then(|()| json.end())
-            .map_err(|error| Undecodable::Malformed(no_json(&error)))?;
+            .map_err(|error| malformed(&error))?;
         if let (Some(metric), Some(value)) = (&config.metric, &config.value) {
             let missing = |field| Undecodable::Malformed(format!("it has no field `{field}`"));
             let metric = object.metric.ok_or_else(|| missing(metric))?;
@@ -251,6 +252,11 @@ impl<'de> Visitor<'de> for Fields<'_> {
         }
         Ok(())
     }
+}
+
+/// What the library says of a text that it cannot read: it may quote a string of it whole.
+fn malformed(error: &serde_json::Error) -> Undecodable {
+    Undecodable::Malformed(excerpt::cut(no_json(error), 256))
 }
 
 /// What the field `field` says of the time; `None` for null.

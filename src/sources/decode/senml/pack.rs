@@ -1,3 +1,4 @@
+use super::super::super::excerpt;
 use super::super::span::{Span, keep};
 use super::super::{LeftOut, TimeUnit};
 use crate::model::{NAME_MAX, Reading, Readings, Stamp, Timestamp, Value, is_name};
@@ -55,7 +56,9 @@ impl Label {
     pub(super) fn of_text(text: &str) -> Result<Option<Self>, String> {
         match LABELS.iter().find(|(_, name, _)| *name == text) {
             Some((label, ..)) => Ok(Some(*label)),
-            None if text.ends_with('_') => Err(format!("`{text}` has to be understood, and is not")),
+            None if text.ends_with('_') => {
+                Err(format!("{} has to be understood, and is not", excerpt::frame(text.as_bytes())))
+            }
             None => Ok(None),
         }
     }
