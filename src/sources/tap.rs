@@ -9,7 +9,7 @@
 //! `Stats::refuse`, and that the source was opened or failed, is told by itself. Byte streams that are read by a
 //! `stream::Reader` need nothing at all.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +17,21 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::excerpt;
 use crate::clock::Clock;
-use crate::model::{Reading, Readings, Value};
+use crate::model::{NAME_MAX, Reading, Readings, Value};
 
-/// So much may wait for one who looks.
+/// So many events may wait for one who looks.
 const EVENTS: usize = 256;
+
+/// So many bytes may wait, over all events: who stops the output of a terminal may leave it so for hours.
+const BYTES: usize = 64 << 10;
+
+/// So many bytes of a reason, or of what goes before a frame, are shown.
+const WORDS: usize = 512;
+
+/// So many bytes of a unit are shown.
+const UNIT: usize = 64;
 
 /// So many bytes of a frame are shown.
 const SHOWN: usize = 512;
@@ -148,6 +158,8 @@ struct Outlet {
 #[derive(Debug, Default)]
 struct Between {
     lost: AtomicU64,
+    /// The bytes of the events that wait.
+    waiting: AtomicUsize,
     unframed: Mutex<Unframed>,
 }
 
@@ -198,6 +210,7 @@ impl Tap {
 
     /// Something was refused.
     pub(super) fn refused(&self, cause: &str, why: String) {
+        let why = excerpt::cut(why, WORDS);
         self.tell(What::Refused { cause: cause.to_owned(), why, tail: Vec::new() });
     }
 
@@ -209,7 +222,7 @@ impl Tap {
 
     /// The source is not open any more, or could not be opened.
     pub fn failed(&self, why: &str) {
-        let what = What::Failed(why.to_owned());
+        let what = What::Failed(excerpt::cut(why, WORDS));
         self.inner().state = Some(what.clone());
         self.tell(what);
     }
@@ -258,21 +271,46 @@ impl Outlet {
         // The last place is for how much was lost, so that it comes where it was lost.
         let (lost, room) = (&self.shared.lost, self.events.capacity());
         let before = lost.load(Ordering::Relaxed);
-        if room >= 2 {
+        let event = Event { at, what };
+        let fits = self.shared.waiting.load(Ordering::Relaxed) + event.held() + size_of::<Event>() <= BYTES;
+        if room >= 2 && fits {
             if before > 0 {
                 lost.store(0, Ordering::Relaxed);
-                let _ = self.events.try_send(Event { at, what: What::Lost(before) });
+                self.send(Event { at, what: What::Lost(before) });
             }
-            let _ = self.events.try_send(Event { at, what });
+            self.send(event);
         } else {
             lost.store(before + 1, Ordering::Relaxed);
         }
         !self.events.is_closed()
     }
+
+    fn send(&self, event: Event) {
+        self.shared.waiting.fetch_add(event.held(), Ordering::Relaxed);
+        let _ = self.events.try_send(event);
+    }
+}
+
+impl Event {
+    /// How many bytes it takes while it waits.
+    fn held(&self) -> usize {
+        let beside = match &self.what {
+            What::Open | What::Lost(_) => 0,
+            What::Failed(why) => why.len(),
+            What::Received(frame) | What::Sent(frame) => {
+                frame.bytes.len() + frame.head.as_ref().map_or(0, String::len)
+            }
+            What::Decoded { readings, .. } => readings.iter().map(Told::held).sum(),
+            What::Refused { cause, why, tail } => cause.len() + why.len() + tail.len(),
+            What::Quiet { tail, .. } => tail.len(),
+        };
+        size_of::<Self>() + beside
+    }
 }
 
 impl Frame {
     fn new(head: Option<String>, bytes: &[u8]) -> Self {
+        let head = head.map(|head| excerpt::cut(head, WORDS));
         Self { head, bytes: bytes[..bytes.len().min(SHOWN)].to_vec(), length: bytes.len() }
     }
 }
@@ -280,18 +318,24 @@ impl Frame {
 impl Told {
     fn new(reading: &Reading<'_>) -> Self {
         Self {
-            device: reading.device.to_owned(),
-            metric: reading.metric.to_owned(),
+            device: excerpt::cut(reading.device, NAME_MAX),
+            metric: excerpt::cut(reading.metric, NAME_MAX),
             value: match reading.value {
                 Value::Float(x) => x.to_string(),
                 Value::Int(x) => x.to_string(),
                 Value::Uint(x) => x.to_string(),
                 Value::Bool(x) => x.to_string(),
-                Value::Text(x) => format!("{x:?}"),
+                Value::Text(x) => excerpt::quoted(x),
             },
-            unit: reading.unit.map(str::to_owned),
+            unit: reading.unit.map(|unit| excerpt::cut(unit, UNIT)),
             time: reading.time.map(|time| time.0),
         }
+    }
+
+    fn held(&self) -> usize {
+        let Self { device, metric, value, unit, .. } = self;
+        let words = device.len() + metric.len() + value.len() + unit.as_ref().map_or(0, String::len);
+        size_of::<Self>() + words
     }
 }
 
@@ -324,6 +368,8 @@ impl Watcher {
         match event {
             Ok(event) => {
                 (self.quiet, self.quiet_for) = (QUIET, Duration::ZERO);
+                let held = event.as_ref().map_or(0, Event::held);
+                self.shared.waiting.fetch_sub(held, Ordering::Relaxed);
                 event
             }
             Err(_) => {
@@ -403,6 +449,62 @@ mod tests {
         }
         assert_eq!(what(&mut watcher).await, What::Lost(45));
         assert_eq!(what(&mut watcher).await, received(b"after"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_at_all_makes_a_few_bytes_wait_however_large_the_frames_are() {
+        let tap = Tap::default();
+        let mut watcher = tap.watch(clock());
+        let large = "\u{1}".repeat(1 << 20);
+        let mut readings = Readings::new(clock().now());
+        let name = "n".repeat(NAME_MAX);
+        for _ in 0..READINGS {
+            let (value, unit) = (Value::Text(&large[..1000]), Some(&large[..1000]));
+            readings.push(Reading { device: &name, metric: &name, value, time: None, unit });
+        }
+        let flood = || {
+            tap.read(large.as_bytes());
+            tap.received(Some(large.clone()), large.as_bytes());
+            tap.decoded(&readings, 0, 0);
+            tap.refused("undecodable", large.clone());
+            tap.failed(&large);
+        };
+        for _ in 0..2 {
+            (0..50).for_each(|_| flood());
+            let (mut bytes, mut told, mut lost, mut decoded) = (0, 0, 0, 0);
+            loop {
+                match what(&mut watcher).await {
+                    What::Lost(count) => lost += count,
+                    What::Quiet { .. } => break,
+                    what => {
+                        decoded += usize::from(matches!(what, What::Decoded { .. }));
+                        bytes += allocated(&what);
+                        told += 1;
+                    }
+                }
+            }
+            assert_eq!(told + lost, 200, "what is not told is counted");
+            assert!(bytes <= BYTES && decoded >= 1, "{bytes} bytes, {decoded} times decoded");
+            assert_eq!(watcher.shared.waiting.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    /// What an event takes in memory.
+    fn allocated(what: &What) -> usize {
+        let beside = match what {
+            What::Failed(why) => why.capacity(),
+            What::Received(frame) => frame.bytes.capacity() + frame.head.as_ref().map_or(0, String::capacity),
+            What::Decoded { readings, .. } => {
+                let words = |told: &Told| {
+                    let unit = told.unit.as_ref().map_or(0, String::capacity);
+                    told.device.capacity() + told.metric.capacity() + told.value.capacity() + unit
+                };
+                readings.capacity() * size_of::<Told>() + readings.iter().map(words).sum::<usize>()
+            }
+            What::Refused { cause, why, tail } => cause.capacity() + why.capacity() + tail.capacity(),
+            _ => 0,
+        };
+        size_of::<Event>() + beside
     }
 
     #[tokio::test(start_paused = true)]
