@@ -38,7 +38,7 @@ pub(super) fn tap(arguments: &Configured, source: String) -> ExitCode {
             } else {
                 // A line of another version's: the others can be read all the same.
                 serde_json::from_str(line)
-                    .map_or_else(|_| format!("{line}\n"), |event: Event| show.event(&event))
+                    .map_or_else(|_| show::clean(line) + "\n", |event: Event| show.event(&event))
             };
             printed = super::print_more(&text);
             printed.is_ok()

@@ -30,7 +30,7 @@ impl Show {
 
     /// The first lines. `where_to_look` is what to do where nothing comes in.
     pub(super) fn begin(&mut self, source: &str, where_to_look: &str, by_daemon: bool) -> String {
-        where_to_look.clone_into(&mut self.where_to_look);
+        self.where_to_look = clean(where_to_look);
         let how = if by_daemon {
             "read by the weir that runs, which goes on as ever"
         } else {
@@ -60,10 +60,10 @@ impl Show {
                 }
             }
             What::Refused { cause, why, tail } if tail.is_empty() => {
-                line(RED, &format!("refused ({cause}): {}", clean(why)))
+                line(RED, &format!("refused ({}): {}", clean(cause), clean(why)))
             }
             What::Refused { cause, why, tail } => {
-                line(RED, &format!("refused ({cause}): {}; the last bytes:", clean(why)))
+                line(RED, &format!("refused ({}): {}; the last bytes:", clean(cause), clean(why)))
                     + &self.lines(' ', tail)
             }
             What::Quiet { seconds, bytes: 0, .. } => {
@@ -145,9 +145,19 @@ impl Show {
     }
 }
 
-/// Without what would move a terminal's cursor, or do worse.
-fn clean(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '.' } else { letter }).collect()
+/// Without what would move a terminal's cursor, or do worse, such as turn the direction of writing round.
+pub(super) fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            clean.push('.');
+        } else if letter.escape_debug().nth(1) == Some('u') {
+            clean.extend(letter.escape_debug());
+        } else {
+            clean.push(letter);
+        }
+    }
+    clean
 }
 
 const DAY: i64 = 86_400_000;
@@ -253,6 +263,8 @@ mod tests {
             shown(What::Refused { cause: "damaged".into(), why: "no\nJSON".into(), tail: tail.to_vec() })
         };
         assert_eq!(refused(b""), "08:28:40.123  refused (damaged): no.JSON\n");
+        let turned = shown(What::Failed("a\u{202e}b\u{2028}c\u{200b}é\"'\\".into()));
+        assert_eq!(turned, "08:28:40.123  a\\u{202e}b\\u{2028}c\\u{200b}é\"'\\ (trying again)\n");
         let text = refused(b"\x02");
         assert!(text.starts_with("08:28:40.123  refused (damaged): no.JSON; the last bytes:\n"), "{text}");
         assert!(text.ends_with(" 02                                               |.|\n"), "{text}");
@@ -261,12 +273,18 @@ mod tests {
     #[test]
     fn a_silence_says_what_to_look_at() {
         let mut show = Show::new(false);
-        assert!(show.begin("line", "check the wiring", false).starts_with("source line: no weir runs here"));
+        assert!(
+            show.begin("line", "check the wiring\u{202e}\x1b", false)
+                .starts_with("source line: no weir runs here")
+        );
         let quiet = |bytes, tail: &[u8]| Event {
             at: AT,
             what: What::Quiet { seconds: 10, bytes, tail: tail.to_vec() },
         };
-        assert_eq!(show.event(&quiet(0, b"")), "08:28:40.123  nothing received for 10 s: check the wiring\n");
+        assert_eq!(
+            show.event(&quiet(0, b"")),
+            "08:28:40.123  nothing received for 10 s: check the wiring\\u{202e}.\n"
+        );
         let garbled = show.event(&quiet(2, b"\xff\x00"));
         assert!(garbled.contains("2 bytes came and no frame ended for 10 s: check `framing`"), "{garbled}");
         assert!(garbled.ends_with(" ff 00                                            |..|\n"), "{garbled}");
