@@ -5,16 +5,20 @@
 //! known again when a device starts anew, and one that has changed takes over.
 
 mod cells;
+mod header;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 
+use super::super::excerpt;
 use super::field::{self, Field, Named, Sink};
 use super::{LeftOut, TimeUnit, Undecodable, number, utf8};
-use crate::model::{Readings, is_name};
+use crate::model::{NAME_MAX, Readings, is_name};
 use cells::Cells;
+use header::{Header, Names};
 
 /// Blanks around what stands without quotes are no part of it. Without `fields` every column that holds a number is a
 /// metric of the column's name.
@@ -61,19 +65,27 @@ impl Config {
         let Some(columns) = &self.columns else { return problems };
         if columns.len() > cells::COLUMNS_MAX {
             problems.push(("decode.columns", format!("`columns` are over {}", cells::COLUMNS_MAX)));
+            return problems;
         }
-        for (index, name) in columns.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            if columns[..index].contains(name) {
-                problems.push(("decode.columns", format!("`columns` has `{name}` twice")));
+        if columns.is_empty() {
+            let text = "`columns` names no column: name each, or leave it away where devices send a header";
+            problems.push(("decode.columns", text.to_owned()));
+            return problems;
+        }
+        let mut names = HashSet::new();
+        for name in columns.iter().filter(|name| !name.is_empty()) {
+            let shown = excerpt::cut(name, NAME_MAX);
+            if !names.insert(name) {
+                problems.push(("decode.columns", format!("`columns` has `{shown}` twice")));
             }
             if !is_name(name) {
                 problems.push((
                     "decode.columns",
-                    format!("one of `columns` is no name of 1 to 128 bytes: `{name}`"),
+                    format!("one of `columns` is no name of 1 to {NAME_MAX} bytes: `{shown}`"),
                 ));
             }
         }
-        let missing = |name: &str| format!("`columns` has no column `{name}`");
+        let missing = |name: &str| format!("`columns` has no column `{}`", excerpt::cut(name, NAME_MAX));
         for (key, name) in [("decode.device", &self.device), ("decode.time", &self.time)] {
             problems.extend(
                 name.as_ref().filter(|name| !columns.contains(name)).map(|name| (key, missing(name))),
@@ -101,17 +113,7 @@ pub struct Csv {
 /// A header that streams may have in common.
 pub(super) type Shared = Arc<Header>;
 
-/// Which column is what.
-#[derive(Debug)]
-pub(super) struct Header {
-    names: Box<[Box<str>]>,
-    device: Option<usize>,
-    time: Option<usize>,
-    /// The column of each of `fields`.
-    fields: Box<[usize]>,
-}
-
-/// The longest header, in bytes: what a stream keeps.
+/// The largest header: how many bytes a stream keeps of it.
 const HEADER_MAX: usize = 4096;
 
 impl Csv {
@@ -126,7 +128,11 @@ impl Csv {
             latest: None,
             cells: Cells::default(),
         };
-        csv.columns = config.columns.as_ref().and_then(|names| csv.header(names).ok()).map(Arc::new);
+        csv.columns = config
+            .columns
+            .as_ref()
+            .and_then(|names| csv.header(names.iter().map(|name| &**name)).ok())
+            .map(Arc::new);
         csv
     }
 
@@ -165,34 +171,43 @@ impl Csv {
         out: &mut Readings,
     ) -> Result<LeftOut, Undecodable> {
         let malformed = |what| Err(Undecodable::Malformed(what));
-        let (has, needs) = (self.cells.len(), header.names.len());
+        let (has, needs) = (self.cells.len(), header.columns);
         if has != needs {
             return malformed(format!("it has {has} columns where {needs} are named"));
         }
-        let cell = |column: usize| self.cells.get(text, column);
+        let cell = |column: u16| self.cells.get(text, column.into());
         let named = header.device.map(cell).filter(|named| !named.is_empty());
         let mut time = None;
         if let (Some(column), Some((name, unit))) = (header.time, &self.time) {
             time = match unit.read_text(cell(column)) {
                 Ok(time) => time,
-                Err(wrong) => return malformed(format!("column `{name}` {wrong}: it is {:?}", cell(column))),
+                Err(wrong) => {
+                    return malformed(format!(
+                        "column `{name}` {wrong}: it is {}",
+                        excerpt::quoted(cell(column))
+                    ));
+                }
             };
         }
         let mut sink = Sink::new(named.unwrap_or(device), time, out);
-        match &self.fields {
-            Some(fields) => {
-                for ((_, meaning), column) in fields.iter().zip(&header.fields) {
+        match &header.names {
+            Names::Needed { fields: columns, .. } => {
+                let fields = self.fields.as_deref().unwrap_or_default();
+                for ((_, meaning), column) in fields.iter().zip(columns) {
                     sink.text(meaning, cell(*column));
                 }
-                sink.end(|| match (fields.first(), header.fields.first()) {
+                sink.end(|| match (fields.first(), columns.first()) {
                     (Some((name, _)), Some(column)) => {
-                        format!("no column of `fields` holds a number: `{name}` is {:?}", cell(*column))
+                        format!(
+                            "no column of `fields` holds a number: `{name}` is {}",
+                            excerpt::quoted(cell(*column))
+                        )
                     }
                     _ => "`fields` names no column".to_owned(),
                 })
             }
-            None => {
-                for (column, name) in header.names.iter().enumerate() {
+            Names::All(names) => {
+                for (column, name) in (0..).zip(names.iter()) {
                     if !name.is_empty() && ![header.device, header.time].contains(&Some(column)) {
                         sink.plain(name, cell(column));
                     }
@@ -204,8 +219,18 @@ impl Csv {
 
     /// Whether the line at hand is `header` itself.
     fn is(&self, header: &Header, text: &str) -> bool {
-        self.cells.len() == header.names.len()
-            && header.names.iter().enumerate().all(|(column, name)| self.cells.get(text, column) == &**name)
+        if self.cells.len() != header.columns {
+            return false;
+        }
+        match &header.names {
+            Names::All(names) => names.iter().eq(self.cells(text)),
+            Names::Needed { fields, mark } => {
+                // The first of them tells most lines of values apart.
+                let first = self.fields.iter().flatten().zip(fields).next();
+                first.is_none_or(|((name, _), column)| self.cells.get(text, (*column).into()) == &**name)
+                    && header::mark(self.cells(text)) == *mark
+            }
+        }
     }
 
     /// Takes the line at hand for a header, where it is one.
@@ -213,16 +238,15 @@ impl Csv {
         if let Some(latest) = self.latest.as_ref().filter(|latest| self.is(latest, text)) {
             return Ok(latest.clone());
         }
-        if text.len() > HEADER_MAX {
-            return Err(format!(
-                "a header of over {HEADER_MAX} bytes is not taken, and this is no other line yet"
-            ));
-        }
-        let names: Vec<Box<str>> =
-            (0..self.cells.len()).map(|column| self.cells.get(text, column).into()).collect();
-        let header = self.header(&names).map_err(|missing| format!("a header is waited for, {missing}"))?;
-        if !self.names_something() && names.iter().any(|name| name.is_empty() || number(name).is_some()) {
+        if !self.names_something() && self.cells(text).any(|name| name.is_empty() || number(name).is_some()) {
             return Err("a header is waited for, and this line has a number or an empty column".to_owned());
+        }
+        let header =
+            self.header(self.cells(text)).map_err(|missing| format!("a header is waited for, {missing}"))?;
+        if header.held() > HEADER_MAX {
+            return Err(format!(
+                "a header that takes over {HEADER_MAX} bytes is not taken, and this is no other line yet"
+            ));
         }
         let header = Arc::new(header);
         self.latest = Some(header.clone());
@@ -234,18 +258,28 @@ impl Csv {
         self.device.is_some() || self.time.is_some() || self.fields.is_some()
     }
 
-    fn header(&self, names: &[Box<str>]) -> Result<Header, String> {
+    /// The columns of the line at hand.
+    fn cells<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a str> + Clone {
+        (0..self.cells.len()).map(move |column| self.cells.get(text, column))
+    }
+
+    fn header<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Header, String> {
         let find = |wanted: &str| {
-            let column = names.iter().position(|name| **name == *wanted);
-            column.ok_or_else(|| format!("and in this line no column is called `{wanted}`"))
+            let found = (0..).zip(names.clone().take(cells::COLUMNS_MAX)).find(|(_, name)| *name == wanted);
+            found
+                .map(|(column, _): (u16, _)| column)
+                .ok_or_else(|| format!("and in this line no column is called `{wanted}`"))
         };
-        let time = self.time.as_ref().map(|(name, _)| name);
-        Ok(Header {
-            device: self.device.as_deref().map(find).transpose()?,
-            time: time.map(|name| find(name)).transpose()?,
-            fields: self.fields.iter().flatten().map(|(name, _)| find(name)).collect::<Result<_, _>>()?,
-            names: names.into(),
-        })
+        let device = self.device.as_deref().map(find).transpose()?;
+        let time = self.time.as_ref().map(|(name, _)| find(name)).transpose()?;
+        let kept = match &self.fields {
+            Some(fields) => Names::Needed {
+                fields: fields.iter().map(|(name, _)| find(name)).collect::<Result<_, _>>()?,
+                mark: header::mark(names.clone()),
+            },
+            None => Names::All(header::All::new(names.clone())),
+        };
+        Ok(Header { columns: names.count(), device, time, names: kept })
     }
 }
 

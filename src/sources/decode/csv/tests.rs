@@ -90,8 +90,61 @@ fn a_line_that_is_cut_off_or_whose_time_cannot_be_read_is_refused_whole() {
 #[test]
 fn a_header_without_end_is_not_kept() {
     let long = format!("ts,id,temp,note,{}", "x".repeat(HEADER_MAX));
-    let decoded = stream(FIELDS, &[long.as_bytes()]);
+    let decoded = stream("type = 'csv'\ndevice = 'id'", &[long.as_bytes()]);
     assert!(decoded[0].as_ref().unwrap_err().contains("over 4096 bytes"));
+}
+
+#[test]
+fn what_a_stream_keeps_of_a_header_is_bounded_however_many_columns_it_has() {
+    let learn = |toml: &str, line: &str| {
+        let mut csv = Csv::new(&toml::from_str(toml).unwrap());
+        let mut header = None;
+        csv.decode(line.as_bytes(), "here", &mut header, &mut super::super::tests::readings()).unwrap();
+        header
+    };
+    let wide = format!("id{}", ",a".repeat(cells::COLUMNS_MAX - 1));
+    let kept = learn("", &wide).unwrap();
+    let Names::All(names) = &kept.names else { panic!() };
+    assert_eq!((names.iter().count(), names.iter().nth(1_000)), (cells::COLUMNS_MAX, Some("a")));
+    let text = cells::COLUMNS_MAX + 1;
+    assert_eq!(kept.held(), size_of::<Header>() + text + 2 * cells::COLUMNS_MAX);
+    assert!(kept.held() <= HEADER_MAX);
+
+    let long = format!("id{}", ",wide".repeat(1_000));
+    let mut csv = Csv::new(&toml::from_str("").unwrap());
+    let mut header = None;
+    csv.decode(long.as_bytes(), "here", &mut header, &mut super::super::tests::readings()).unwrap_err();
+    assert!(header.is_none() && csv.latest.is_none());
+
+    let needed = FIELDS.split_once('\n').unwrap().1;
+    let kept =
+        learn(needed, &format!("ts,id,temp,note,{}{}", "x".repeat(100_000), ",a".repeat(1_000))).unwrap();
+    assert!(kept.held() <= 100, "{}", kept.held());
+}
+
+#[test]
+fn a_line_that_holds_the_name_of_its_column_is_no_header() {
+    let toml = "type = 'csv'\nfields = [{ from = 'v', text = true }]";
+    let decoded = stream(toml, &[b"v,id", b"v,b1", b"v,id"]);
+    let found = |line: usize| decoded[line].as_ref().unwrap().0.len();
+    assert_eq!([found(0), found(1), found(2)], [0, 1, 0]);
+}
+
+#[test]
+fn columns_without_end_or_without_any_are_one_problem() {
+    let names = vec!["a"; 60_000].join("','");
+    assert_eq!(problems(&format!("type = 'csv'\ncolumns = ['{names}']")), ["decode.columns"]);
+    assert_eq!(problems("type = 'csv'\ncolumns = []"), ["decode.columns"]);
+}
+
+#[test]
+fn what_an_error_quotes_is_short() {
+    let long = "\u{1}".repeat(1 << 20);
+    let error = one("type = 'csv'\ncolumns = ['v']\nfields = [{ from = 'v' }]", &long).unwrap_err();
+    assert!(error.len() < 200 && error.ends_with("(1048576 bytes)"), "{error}");
+    let toml = "type = 'csv'\ncolumns = ['t', 'v']\ntime = 't'\ntime_unit = 's'";
+    let error = one(toml, &format!("{long},1")).unwrap_err();
+    assert!(error.len() < 200 && error.ends_with("(1048576 bytes)"), "{error}");
 }
 
 #[test]
