@@ -465,7 +465,7 @@ mod tests {
         let flood = || {
             tap.read(large.as_bytes());
             tap.received(Some(large.clone()), large.as_bytes());
-            tap.decoded(&readings, 0, 0);
+            tap.decoded(&readings, 0, 0, None);
             tap.refused("undecodable", large.clone());
             tap.failed(&large);
         };
