@@ -80,8 +80,8 @@ struct Read {
 
 impl Intake {
     /// Nothing yet. What is read will go into `inlet`.
-    pub(super) fn new(inlet: Inlet, clock: Clock, memories: Memories, taps: Taps) -> Self {
-        Self { inlet, clock, memories, ports: Ports::default(), taps, read: Vec::new() }
+    pub(super) fn new(inlet: Inlet, clock: Clock, memories: Memories, ports: Ports, taps: Taps) -> Self {
+        Self { inlet, clock, memories, ports, taps, read: Vec::new() }
     }
 
     /// Reads these sources from now on, and no others. One whose table is as it was goes on undisturbed; one whose

@@ -38,6 +38,7 @@ use crate::config::Config;
 use crate::encode::Format;
 use crate::observe::control::Control;
 use crate::outbox::{Opened, Outbox};
+use crate::sources::modbus::Ports;
 use crate::uplink::{AnyUplink, Look, Uplink};
 
 use answers::Answers;
@@ -68,7 +69,7 @@ pub async fn run(
     ready: oneshot::Sender<()>,
     progress: Progress,
 ) {
-    let lasting = Lasting { progress, memories: Memories::default() };
+    let lasting = Lasting { progress, memories: Memories::default(), ports: Ports::default() };
     let mut next = Some((config, ready));
     while let Some((config, ready)) = next {
         let clock = Clock::system(&config.clock, &config.gateway.runtime_dir);
@@ -95,6 +96,7 @@ pub async fn run_with<U: Uplink>(
 struct Lasting {
     progress: Progress,
     memories: Memories,
+    ports: Ports,
 }
 
 async fn run_once<U: Uplink>(
@@ -135,7 +137,8 @@ async fn run_once<U: Uplink>(
     let mut answering = answer(&config.gateway.runtime_dir, answers);
 
     let (inlet, to_do) = channel(lasting.progress.clone());
-    let intake = Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone(), taps);
+    let intake =
+        Intake::new(inlet.clone(), clock.clone(), lasting.memories.clone(), lasting.ports.clone(), taps);
     let processing = tokio::spawn(process::run(to_do, table, outbox.clone(), clock.clone()));
     let (ways, mut next_way) = mpsc::channel(1);
     // One uplink after the other. It is no task of its own, as an uplink need not be `Send`.

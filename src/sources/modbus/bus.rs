@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::config::Target;
 use super::doubt::{Doubts, Why};
 use super::line::{Heard, Line, Manner};
@@ -13,7 +15,7 @@ use super::pdu::Asked;
 use crate::clock::Clock;
 use crate::sources::{SourceError, Tap};
 
-/// The lines that sources are on now. Clones are one. Sources that name the same line get the same [`Bus`], which is
+/// The lines that sources are on, or were on until just now. Clones are one. Sources that name the same line get the same [`Bus`], which is
 /// closed with the last of them.
 #[derive(Clone, Debug, Default)]
 pub struct Ports(Arc<Mutex<Vec<Known>>>);
@@ -33,7 +35,7 @@ impl Ports {
     /// The line that `target` names.
     pub(super) fn of(&self, target: &Target, clock: &Clock) -> Arc<Bus> {
         let mut ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock.monotonic();
+        let now = clock.instant(clock.monotonic());
         ports.retain(|known| known.bus.strong_count() > 0 || lock(&known.doubts).are_open(now));
         let found = known_as(target);
         let is_it = |known: &&Known| known.named == *target || known.found == found;
@@ -96,12 +98,12 @@ impl Bus {
     }
 
     /// Whether an answer to `asked` could be an old one.
-    pub(super) fn is_doubtful(&self, asked: Asked, now: Duration) -> bool {
+    pub(super) fn is_doubtful(&self, asked: Asked, now: Instant) -> bool {
         self.doubts().is_doubtful(asked, now)
     }
 
     /// The request to that unit that waits for an answer still.
-    pub(super) fn doubted(&self, unit: u8, now: Duration) -> Option<Asked> {
+    pub(super) fn doubted(&self, unit: u8, now: Instant) -> Option<Asked> {
         self.doubts().last_of(unit, now)
     }
 
@@ -122,19 +124,21 @@ impl Bus {
     ) -> Result<Option<(Heard, Duration)>, SourceError> {
         let mut line = self.line.lock().await;
         let begun = clock.monotonic();
-        if self.is_doubtful(*asked, begun) {
+        let now = clock.instant(begun);
+        if self.is_doubtful(*asked, now) {
             return Ok(None);
         }
-        let manner = Manner { in_doubt: self.doubts().is_exception_doubtful(*asked, begun), ..manner };
+        let manner = Manner { in_doubt: self.doubts().is_exception_doubtful(*asked, now), ..manner };
         let mut out =
             Out { bus: self, asked: *asked, clock, wait: manner.timeout, is_out: line.is_by_frame() };
         let heard = line.ask(asked, manner, values, tap).await;
         out.is_out = false;
         let heard = heard?;
-        let now = clock.monotonic();
+        let took = clock.monotonic().saturating_sub(begun);
+        let now = clock.instant(begun + took);
         // Before the next has its turn.
         self.doubts().heard(*asked, &heard, line.late(), now, now + manner.timeout * LATEST);
-        Ok(Some((heard, now.saturating_sub(begun))))
+        Ok(Some((heard, took)))
     }
 
     /// From when on what is silent may be asked again.
@@ -161,7 +165,7 @@ struct Out<'a> {
 impl Drop for Out<'_> {
     fn drop(&mut self) {
         if self.is_out {
-            let now = self.clock.monotonic();
+            let now = self.clock.instant(self.clock.monotonic());
             self.bus.doubts().open(self.asked, Why::Silent, now, now + self.wait * (1 + LATEST));
         }
     }

@@ -1,19 +1,19 @@
 //! What may still come on a line whose answers do not say which request they answer: requests without an answer in
 //! time. Until theirs has come, or time enough has passed, nothing is asked whose answer could be taken for it.
 
-use std::time::Duration;
+use tokio::time::Instant;
 
 use super::line::{Heard, Late, Outcome};
 use super::pdu::{Asked, EXCEPTION};
 
-/// All that may still come.
+/// All that may still come. By instants, not by a clock's time, as it may outlive the clock.
 #[derive(Debug, Default)]
 pub(super) struct Doubts(Vec<Doubt>);
 
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     asked: Asked,
-    until: Duration,
+    until: Instant,
     /// How many of its answers may still come.
     open: u32,
     why: Why,
@@ -36,12 +36,12 @@ const OF_A_UNIT: usize = 8;
 
 impl Doubts {
     /// Whether anything may still come.
-    pub(super) fn are_open(&self, now: Duration) -> bool {
+    pub(super) fn are_open(&self, now: Instant) -> bool {
         self.0.iter().any(|doubt| now < doubt.until)
     }
 
     /// Whether an answer to `asked` could be an old one.
-    pub(super) fn is_doubtful(&self, asked: Asked, now: Duration) -> bool {
+    pub(super) fn is_doubtful(&self, asked: Asked, now: Instant) -> bool {
         let is_so = |doubt: &Doubt| match doubt.why {
             Why::Unclear => doubt.asked.shares_exceptions(&asked),
             Why::Answered => doubt.asked.looks_like(&asked),
@@ -53,19 +53,19 @@ impl Doubts {
     }
 
     /// Whether an exception to `asked` could be an old one, to something else: it does not show how much was asked for.
-    pub(super) fn is_exception_doubtful(&self, asked: Asked, now: Duration) -> bool {
+    pub(super) fn is_exception_doubtful(&self, asked: Asked, now: Instant) -> bool {
         let is_so = |doubt: &Doubt| doubt.asked != asked && doubt.asked.shares_exceptions(&asked);
         self.0.iter().any(|doubt| now < doubt.until && is_so(doubt))
     }
 
     /// The last request to that unit that waits for an answer still.
-    pub(super) fn last_of(&self, unit: u8, now: Duration) -> Option<Asked> {
+    pub(super) fn last_of(&self, unit: u8, now: Instant) -> Option<Asked> {
         let last = self.0.iter().rev().find(|doubt| doubt.asked.unit == unit && now < doubt.until);
         last.map(|doubt| doubt.asked)
     }
 
     /// An answer to `asked` may still come until then.
-    pub(super) fn open(&mut self, asked: Asked, why: Why, now: Duration, until: Duration) {
+    pub(super) fn open(&mut self, asked: Asked, why: Why, now: Instant, until: Instant) {
         self.0.retain(|doubt| now < doubt.until);
         let before = self.0.iter().position(|doubt| doubt.asked == asked).map(|at| self.0.remove(at));
         let (open, latest) = before.map_or((0, until), |doubt| (doubt.open, doubt.until.max(until)));
@@ -73,14 +73,7 @@ impl Doubts {
     }
 
     /// What an exchange leaves in doubt until then.
-    pub(super) fn heard(
-        &mut self,
-        asked: Asked,
-        heard: &Heard,
-        late: &[Late],
-        now: Duration,
-        until: Duration,
-    ) {
+    pub(super) fn heard(&mut self, asked: Asked, heard: &Heard, late: &[Late], now: Instant, until: Instant) {
         late.iter().for_each(|late| self.settle(late));
         match heard.outcome {
             Outcome::Values | Outcome::Exception(_) => {
@@ -118,11 +111,10 @@ impl Doubts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::sources::modbus::pdu::Table;
-
-    const NOW: Duration = Duration::from_secs(10);
-    const UNTIL: Duration = Duration::from_secs(13);
 
     fn holding(address: u16, count: u16) -> Asked {
         Asked { unit: 1, table: Table::Holding, address, count }
@@ -130,37 +122,40 @@ mod tests {
 
     #[test]
     fn a_doubt_of_another_length_leaves_the_one_before_as_it_is() {
-        let mut doubts = Doubts::default();
-        doubts.open(holding(10, 1), Why::Silent, NOW, UNTIL);
-        doubts.open(holding(30, 2), Why::Silent, NOW, UNTIL);
-        assert!(doubts.is_doubtful(holding(20, 1), NOW) && doubts.is_doubtful(holding(40, 2), NOW));
-        assert!(!doubts.is_doubtful(holding(10, 1), NOW), "it may be asked again itself");
+        let (now, mut doubts) = (Instant::now(), Doubts::default());
+        let until = now + Duration::from_secs(3);
+        doubts.open(holding(10, 1), Why::Silent, now, until);
+        doubts.open(holding(30, 2), Why::Silent, now, until);
+        assert!(doubts.is_doubtful(holding(20, 1), now) && doubts.is_doubtful(holding(40, 2), now));
+        assert!(!doubts.is_doubtful(holding(10, 1), now), "it may be asked again itself");
         assert!(
-            !doubts.is_doubtful(holding(50, 3), NOW) && doubts.is_exception_doubtful(holding(50, 3), NOW)
+            !doubts.is_doubtful(holding(50, 3), now) && doubts.is_exception_doubtful(holding(50, 3), now)
         );
-        assert!(!doubts.is_doubtful(holding(20, 1), UNTIL) && !doubts.are_open(UNTIL));
+        assert!(!doubts.is_doubtful(holding(20, 1), until) && !doubts.are_open(until));
     }
 
     #[test]
     fn what_was_asked_twice_is_over_with_its_second_late_answer() {
-        let mut doubts = Doubts::default();
+        let (now, mut doubts) = (Instant::now(), Doubts::default());
+        let until = now + Duration::from_secs(3);
         let late = Late { unit: 1, function: 3, bytes: 2 };
         for _ in 0..2 {
-            doubts.open(holding(10, 1), Why::Silent, NOW, UNTIL);
+            doubts.open(holding(10, 1), Why::Silent, now, until);
         }
         doubts.settle(&late);
-        assert!(doubts.is_doubtful(holding(20, 1), NOW));
+        assert!(doubts.is_doubtful(holding(20, 1), now));
         doubts.settle(&late);
-        assert!(!doubts.is_doubtful(holding(20, 1), NOW));
+        assert!(!doubts.is_doubtful(holding(20, 1), now));
     }
 
     #[test]
     fn a_unit_with_much_in_doubt_is_asked_for_nothing_more() {
-        let mut doubts = Doubts::default();
+        let (now, mut doubts) = (Instant::now(), Doubts::default());
+        let until = now + Duration::from_secs(3);
         for count in 1..=8 {
-            assert!(!doubts.is_doubtful(holding(0, count), NOW));
-            doubts.open(holding(0, count), Why::Silent, NOW, UNTIL);
+            assert!(!doubts.is_doubtful(holding(0, count), now));
+            doubts.open(holding(0, count), Why::Silent, now, until);
         }
-        assert!(doubts.is_doubtful(holding(0, 9), NOW) && !doubts.is_doubtful(holding(0, 8), NOW));
+        assert!(doubts.is_doubtful(holding(0, 9), now) && !doubts.is_doubtful(holding(0, 8), now));
     }
 }

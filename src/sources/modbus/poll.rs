@@ -205,7 +205,7 @@ impl Poller {
         let now = self.clock.monotonic();
         let Some(round) = self.rounds.get_mut(index) else { return };
         let unit = self.devices.get(round.device).map(|device| device.unit_id);
-        let by = match unit.and_then(|unit| self.bus.doubted(unit, now)) {
+        let by = match unit.and_then(|unit| self.bus.doubted(unit, self.clock.instant(now))) {
             Some(asked) => round.requests.iter().position(|ask| ask.request.asked == asked).unwrap_or(0),
             None => usize::from(round.requests.len() > 1),
         };
@@ -218,7 +218,7 @@ impl Poller {
         let round = self.rounds.get(index)?;
         let ask = round.requests.get(place)?;
         let now = self.clock.monotonic();
-        let doubtful = self.bus.is_doubtful(ask.request.asked, now);
+        let doubtful = self.bus.is_doubtful(ask.request.asked, self.clock.instant(now));
         let silent = ask.silence.is_silent() && now < ask.silence.until().max(self.bus.patient_until());
         Some(!doubtful && (anyhow || !silent))
     }
