@@ -169,3 +169,21 @@ const CONFIGS: [&str; 9] = [
     "type = 'binary'\ndevice = { at = 0, type = 'string', length = 2 }\ntime = { at = 2, type = 'f32' }\n\
      time_unit = 's'\nfields = [{ from = { at = 6, type = 'bcd', length = 2 }, metric = 'm' }]",
 ];
+
+#[test]
+fn no_decoder_makes_a_long_reason_of_a_long_value() {
+    let long = "x".repeat(1 << 20);
+    let time = "time = 'a'\ntime_unit = 's'";
+    for (toml, frame) in [
+        ("type = 'json'".to_owned(), format!("\"{long}\"")),
+        ("type = 'json'\nfields = [{ from = '/a', metric = 'm' }]".into(), format!("{{\"a\":\"{long}\"}}")),
+        ("type = 'senml'".into(), format!("[{{\"{long}_\":1}}]")),
+        ("type = 'senml'".into(), format!("[\"{long}\"]")),
+        ("type = 'key_value'\nfields = [{ from = 'a' }]".into(), format!("a={long}")),
+        (format!("type = 'key_value'\n{time}"), format!("a={long}")),
+        ("type = 'text'\nmetric = 'm'".into(), long.clone()),
+    ] {
+        let reason = one(&toml, &frame).unwrap_err();
+        assert!(reason.len() < 400, "{toml}: {} bytes", reason.len());
+    }
+}

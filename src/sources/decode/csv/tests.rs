@@ -143,7 +143,7 @@ fn what_an_error_quotes_is_short() {
     let error = one("type = 'csv'\ncolumns = ['v']\nfields = [{ from = 'v' }]", &long).unwrap_err();
     assert!(error.len() < 200 && error.ends_with("(1048576 bytes)"), "{error}");
     let toml = "type = 'csv'\ncolumns = ['t', 'v']\ntime = 't'\ntime_unit = 's'";
-    let error = one(toml, &format!("{long},1")).unwrap_err();
+    let error = one(toml, format!("{long},1")).unwrap_err();
     assert!(error.len() < 200 && error.ends_with("(1048576 bytes)"), "{error}");
 }
 

@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::super::super::excerpt;
 use super::super::no_json;
 use super::pack::{Item, Label, Pack};
 use crate::model::Value;
@@ -13,7 +14,8 @@ use crate::model::Value;
 pub(super) fn read(text: &str, pack: &mut Pack) -> Result<(), String> {
     let mut json = serde_json::Deserializer::from_str(text);
     let read = json.deserialize_seq(Records(pack)).and_then(|()| json.end());
-    read.map_err(|error| no_json(&error))
+    // It may quote a string of the text whole.
+    read.map_err(|error| excerpt::cut(no_json(&error), 256))
 }
 
 struct Records<'p>(&'p mut Pack);
