@@ -254,7 +254,11 @@ async fn whoever_has_little_to_say_is_heard_beside_one_who_never_stops() {
     while heard < 100 {
         let readings = next(&mut source).await.unwrap().readings;
         for (_, reading) in readings.iter() {
-            if reading.device == "loud" { loud_before += 1 } else { heard += 1 }
+            match reading.device {
+                "loud" if heard < 100 => loud_before += 1,
+                "loud" => {}
+                _ => heard += 1,
+            }
         }
         flood(&mut loud, b"{\"dev\":\"loud\",\"t\":1}\n");
     }
