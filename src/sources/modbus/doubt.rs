@@ -114,6 +114,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::model::Timestamp;
     use crate::sources::modbus::pdu::Table;
 
     fn holding(address: u16, count: u16) -> Asked {
@@ -122,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_doubt_of_another_length_leaves_the_one_before_as_it_is() {
-        let (now, mut doubts) = (Instant::now(), Doubts::default());
+        let (now, mut doubts) =
+            (Clock::injected(Timestamp(0), true).instant(Duration::ZERO), Doubts::default());
         let until = now + Duration::from_secs(3);
         doubts.open(holding(10, 1), Why::Silent, now, until);
         doubts.open(holding(30, 2), Why::Silent, now, until);
@@ -136,7 +139,8 @@ mod tests {
 
     #[test]
     fn what_was_asked_twice_is_over_with_its_second_late_answer() {
-        let (now, mut doubts) = (Instant::now(), Doubts::default());
+        let (now, mut doubts) =
+            (Clock::injected(Timestamp(0), true).instant(Duration::ZERO), Doubts::default());
         let until = now + Duration::from_secs(3);
         let late = Late { unit: 1, function: 3, bytes: 2 };
         for _ in 0..2 {
@@ -150,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_unit_with_much_in_doubt_is_asked_for_nothing_more() {
-        let (now, mut doubts) = (Instant::now(), Doubts::default());
+        let (now, mut doubts) =
+            (Clock::injected(Timestamp(0), true).instant(Duration::ZERO), Doubts::default());
         let until = now + Duration::from_secs(3);
         for count in 1..=8 {
             assert!(!doubts.is_doubtful(holding(0, count), now));

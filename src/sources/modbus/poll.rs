@@ -275,7 +275,8 @@ impl Poller {
     /// Whether what came of that unit may be an answer to an earlier request: on Modbus TCP that is known.
     fn is_late(&self, unit: u8) -> bool {
         let is_asked = || self.devices.iter().any(|device| device.unit_id == unit);
-        self.is_rtu && (is_asked() || self.bus.doubted(unit, self.clock.monotonic()).is_some())
+        self.is_rtu
+            && (is_asked() || self.bus.doubted(unit, self.clock.instant(self.clock.monotonic())).is_some())
     }
 
     /// Counts what was heard.
