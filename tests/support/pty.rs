@@ -49,10 +49,13 @@ impl Pty {
         self.device.try_clone()
     }
 
-    /// Waits until everything that was written has been read.
+    /// Waits until everything that was written has been read. What the kernel is about to hand over it does not tell, so
+    /// there must have been nothing for a while.
     pub(crate) fn wait_until_read(&self) -> io::Result<()> {
+        let mut empty = 0;
         for _ in 0..6_000 {
-            if ioctl_fionread(&self.held)? == 0 {
+            empty = if ioctl_fionread(&self.held)? == 0 { empty + 1 } else { 0 };
+            if empty == 20 {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(10));

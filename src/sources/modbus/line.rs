@@ -15,9 +15,10 @@ use tokio::time::{timeout, timeout_at};
 
 use super::config::{Framing, Target};
 use super::pdu::{Answer, Asked, EXCEPTION, Exception};
-use super::{mbap, rtu};
+use super::timing::Timing;
+use super::{dial, mbap, rtu};
 use crate::clock::Clock;
-use crate::sources::port::{self, Port, Settings};
+use crate::sources::port::{self, Port};
 use crate::sources::{SourceError, Tap};
 
 /// A line, open or not.
@@ -103,14 +104,6 @@ pub(super) struct Late {
     pub(super) bytes: usize,
 }
 
-/// The longest that a connect takes.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// The silence that ends what has begun to come: long against what adapters and networks add, and no part of the
-/// specification, so that a frame in two pieces is still one.
-const PIECES_SERIAL: Duration = Duration::from_millis(50);
-const PIECES_NETWORK: Duration = Duration::from_millis(200);
-
 /// How long silence is waited for on a line where there is none.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
@@ -156,7 +149,7 @@ impl Line {
                 Open::Serial(port)
             }
             Target::Network(address, _) => {
-                let stream = connect(address).await?;
+                let stream = dial::connect(address).await?;
                 self.abandoned = Duration::ZERO;
                 Open::Network(stream)
             }
@@ -492,9 +485,7 @@ impl Line {
     fn timing(&self) -> Timing {
         match &self.target {
             Target::Serial(_, settings) => Timing::of(settings),
-            Target::Network(..) => {
-                Timing { character: Duration::ZERO, silence: Duration::ZERO, pieces: PIECES_NETWORK }
-            }
+            Target::Network(..) => Timing::NETWORK,
         }
     }
 
@@ -537,46 +528,5 @@ fn take(answer: Answer<'_>, values: &mut Vec<u8>) -> Outcome {
             Outcome::Values
         }
         Answer::Exception(exception) => Outcome::Exception(exception),
-    }
-}
-
-async fn connect(address: &str) -> Result<TcpStream, SourceError> {
-    let what = || address.to_owned();
-    let hint = "check that the device is on, and that `address` names it".to_owned();
-    match timeout(CONNECT, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            // A request is one small packet, and nothing follows it to be sent along.
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let hint = "nothing listens at this port of it".to_owned();
-            Err(SourceError::Refused { what: what(), cause: "connection refused".to_owned(), hint })
-        }
-        Ok(Err(error)) => Err(SourceError::Refused { what: what(), cause: error.to_string(), hint }),
-        Err(_) => {
-            let cause = format!("no answer within {} s", CONNECT.as_secs());
-            Err(SourceError::Refused { what: what(), cause, hint })
-        }
-    }
-}
-
-/// The times of a line.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Timing {
-    /// How long one character takes.
-    character: Duration,
-    /// The silence between frames.
-    silence: Duration,
-    /// The silence after which what has come is complete.
-    pieces: Duration,
-}
-
-impl Timing {
-    fn of(settings: &Settings) -> Self {
-        let character = settings.character();
-        // Serial Line V1.02, section 2.5.1.1: 3.5 characters, and above 19200 baud 1.75 ms.
-        let silence = if settings.baud > 19_200 { Duration::from_micros(1_750) } else { character * 7 / 2 };
-        Self { character, silence, pieces: PIECES_SERIAL.max(2 * silence) }
     }
 }

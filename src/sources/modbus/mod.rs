@@ -9,6 +9,7 @@
 
 mod bus;
 mod config;
+mod dial;
 mod doubt;
 mod file;
 mod line;
@@ -19,6 +20,7 @@ mod poll;
 pub mod register;
 pub mod rtu;
 mod schedule;
+mod timing;
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,0 +1,153 @@
+use super::*;
+
+fn config(toml: &str) -> Config {
+    toml::from_str(toml).unwrap()
+}
+
+fn problems(toml: &str) -> Vec<Problem> {
+    config(toml).problems()
+}
+
+const ONE: &str = "registers = [{ unit_id = 1, metric = 'voltage', address = 0 }]\n";
+
+#[test]
+fn a_line_and_a_register_are_enough_and_the_parity_is_even() {
+    let serial = config(&format!("port = '/dev/ttyUSB0'\n{ONE}"));
+    assert_eq!(serial.problems(), []);
+    let Some(Target::Serial(_, settings)) = serial.target() else { panic!("no serial line") };
+    assert_eq!((settings.baud, settings.parity), (9600, LineParity::Even));
+    let units = serial.units("meters");
+    assert_eq!((&*units[0].device, units[0].unit_id, units[0].registers.len()), ("meters", 1, 1));
+    let network = config(&format!("address = 'gateway:502'\n{ONE}"));
+    assert_eq!(network.problems(), []);
+    assert_eq!(network.target(), Some(Target::Network("gateway:502".into(), Framing::Tcp)));
+}
+
+#[test]
+fn registers_without_a_device_are_read_of_all_and_others_of_their_own() {
+    let config = config(
+        "port = '/dev/ttyUSB0'\ntimeout = '300ms'\n\
+         devices = [{ device = 'a', unit_id = 1 }, { device = 'b', unit_id = 2, timeout = '2s' }]\n\
+         registers = [{ metric = 'v', address = 0 }, { device = 'b', metric = 'w', address = 9 },\n\
+         { device = 'c', unit_id = 3, metric = 'x', address = 0 }, { unit_id = 4, metric = 'y', address = 0 },\n\
+         { unit_id = 2, metric = 'z', address = 1 }]",
+    );
+    assert_eq!(config.problems(), []);
+    let said = config.absent();
+    let words = "register `y` names no `device`, and `unit_id` 4 is not in `devices`";
+    assert!(said.iter().any(|(key, text)| *key == "registers" && text.contains(words)), "{said:?}");
+    assert!(!said.iter().any(|(_, text)| text.contains("`z`")), "{said:?}");
+    let units: Vec<_> = config
+        .units("s")
+        .into_iter()
+        .map(|unit| {
+            let metrics: Vec<_> = unit.registers.iter().map(|register| register.metric.to_string()).collect();
+            (unit.device.to_string(), unit.unit_id, unit.timeout.as_millis(), metrics.join(" "))
+        })
+        .collect();
+    let expected = [("a", 1, 300, "v"), ("b", 2, 2000, "v w z"), ("c", 3, 300, "x"), ("s", 4, 300, "y")];
+    assert_eq!(
+        units,
+        expected.map(|(name, id, timeout, all)| (name.to_owned(), id, timeout, all.to_owned()))
+    );
+}
+
+#[test]
+fn what_does_not_go_together_is_a_problem_at_its_key() {
+    let device = "devices = [{ device = 'a', unit_id = 1 }]\n";
+    for (toml, key, words) in [
+        (ONE.to_owned(), "type", "needs a `port`"),
+        (format!("port = 'p'\naddress = 'h:1'\n{ONE}"), "address", "exclude"),
+        (format!("port = ''\n{ONE}"), "port", "is empty"),
+        (format!("address = 'host'\n{ONE}"), "address", "no host and port"),
+        (format!("address = 'h:0'\n{ONE}"), "address", "no host and port"),
+        (format!("address = 'h:1'\nbaud = 9600\n{ONE}"), "baud", "for a serial `port`"),
+        (format!("address = 'h:1'\nparity = 'none'\n{ONE}"), "parity", "for a serial `port`"),
+        (format!("port = 'p'\nframing = 'rtu'\n{ONE}"), "framing", "always RTU"),
+        (format!("port = 'p'\nbaud = 1\n{ONE}"), "baud", "50 and 4000000"),
+        (format!("port = 'p'\ndata_bits = 7\n{ONE}"), "data_bits", "must be 8"),
+        (format!("port = 'p'\nevery = '1ms'\n{ONE}"), "every", "10ms and 1day"),
+        (format!("port = 'p'\ntimeout = '2m'\n{ONE}"), "timeout", "10ms and 1m"),
+        (format!("port = 'p'\nretries = 11\n{ONE}"), "retries", "at most 10"),
+        (format!("port = 'p'\npause = '11s'\n{ONE}"), "pause", "at most 10s"),
+        (format!("port = 'p'\nmax_gap = 2001\n{ONE}"), "max_gap", "at most 2000"),
+        (format!("port = 'p'\nmax_gap = 126\n{ONE}"), "max_gap", "at most 125"),
+        ("port = 'p'\n".to_owned(), "type", "needs `registers`"),
+        (format!("port = 'p'\n{device}"), "type", "needs `registers`"),
+        (
+            "port = 'p'\nregisters = [{ metric = 'v', address = 0 }]".to_owned(),
+            "registers.0",
+            "needs a `unit_id`",
+        ),
+        (
+            format!("port = 'p'\n{device}registers = [{{ device = 'b', metric = 'v', address = 0 }}]"),
+            "registers.0.device",
+            "`b` is not in `devices`",
+        ),
+        (
+            "port = 'p'\ndevices = [{ device = 'a', unit_id = 1 }, { device = 'b', unit_id = 1 }]\n\
+             registers = [{ unit_id = 1, metric = 'v', address = 0 }]"
+                .to_owned(),
+            "registers.0.unit_id",
+            "`v` needs a `device`: `a` and `b` have `unit_id` 1",
+        ),
+        (
+            format!(
+                "port = 'p'\n{device}registers = [{{ metric = 'v', address = 0 }}, {{ metric = 'v', address = 1 }}]"
+            ),
+            "registers.1.metric",
+            "`metric` `v` of a is there twice",
+        ),
+        (
+            format!("port = 'p'\n{}", ONE.replace("unit_id = 1", "unit_id = 0")),
+            "registers.0.unit_id",
+            "within 1 and 247",
+        ),
+        (
+            "port = 'p'\nregisters_file = '/dev/null'\ndevices = [{ device = 'a', unit_id = 1 }]".to_owned(),
+            "registers_file",
+            "not a regular file",
+        ),
+    ] {
+        let problems = problems(&toml);
+        assert!(
+            problems.len() == 1 && problems[0].0 == key && problems[0].1.contains(words),
+            "{toml}: {problems:?}"
+        );
+    }
+    assert_eq!(problems(&format!("address = 'h:1'\n{}", ONE.replace("unit_id = 1", "unit_id = 255"))), []);
+}
+
+#[test]
+fn a_map_that_is_not_there_may_come_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("map.csv");
+    let devices = "devices = [{ device = 'a', unit_id = 1 }]";
+    let config = config(&format!("port = '/dev/null'\nregisters_file = '{}'\n{devices}", path.display()));
+    assert_eq!(config.problems(), []);
+    assert_eq!(config.absent().iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["registers_file"]);
+    let missing = config.with_map().unwrap_err().to_string();
+    assert!(missing.contains("map.csv is not there"), "{missing}");
+    std::fs::write(&path, "metric,address\nv,zero\n").unwrap();
+    let refused = config.with_map().unwrap_err().to_string();
+    assert!(
+        refused.contains("line 2, column 3: `address` must be a whole number from 0 to 65535, not the text"),
+        "{refused}"
+    );
+    std::fs::write(&path, "metric,address\nv,0\n").unwrap();
+    assert_eq!(config.with_map().unwrap().units("s")[0].registers.len(), 1);
+}
+
+#[test]
+fn two_sources_on_one_line_must_agree_on_its_settings() {
+    let one = config(&format!("port = 'p'\nbaud = 19200\n{ONE}"));
+    assert_eq!(one.differs(&one), None);
+    assert_eq!(one.differs(&config(&format!("port = 'p'\n{ONE}"))), Some("baud"));
+    assert_eq!(
+        one.differs(&config(&format!("port = 'p'\nbaud = 19200\nparity = 'none'\n{ONE}"))),
+        Some("parity")
+    );
+    assert_eq!(one.differs(&config(&format!("port = 'q'\n{ONE}"))), None);
+    let tcp = config(&format!("address = 'h:1'\n{ONE}"));
+    assert_eq!(tcp.differs(&config(&format!("address = 'h:1'\nframing = 'rtu'\n{ONE}"))), Some("framing"));
+}
