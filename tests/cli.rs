@@ -150,7 +150,11 @@ fn a_directory_that_this_user_cannot_use_is_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (binary, mine) = (directory.path().join("weir"), directory.path().join("mine"));
-    fs::copy(env!("CARGO_BIN_EXE_weir"), &binary).unwrap();
+    // Another process copies it: a thread that starts a program meanwhile would leave this one's file open for writing.
+    let copied = std::process::Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_weir").as_ref(), binary.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
     fs::create_dir(&mine).unwrap();
     fs::set_permissions(&mine, fs::Permissions::from_mode(0o500)).unwrap();
     let toml = "[gateway]\nid = 'gw'\nstate_dir = 'mine'\nruntime_dir = 'mine/run'\n[sources.hall]\n\
