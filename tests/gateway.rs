@@ -194,7 +194,12 @@ fn the_armv7_binary_says_its_version_and_checks_files() {
     assert_eq!(run(&["--version"]), (Some(0), concat!("weir ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
     let mut samples = 0;
     for sample in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config")).unwrap() {
-        let (code, said) = run(&["check", "--config", sample.unwrap().path().to_str().unwrap()]);
+        let sample = sample.unwrap().path();
+        // There is a folder of register maps beside them.
+        if !sample.is_file() {
+            continue;
+        }
+        let (code, said) = run(&["check", "--config", sample.to_str().unwrap()]);
         assert!(code == Some(0) && said.contains("no errors"), "{said}");
         samples += 1;
     }
