@@ -109,7 +109,7 @@ fn ten_thousand_connections_each_bring_their_reading_once() {
 
 #[test]
 fn a_device_that_sends_without_pause_does_not_keep_what_waits_from_being_sent() {
-    const ENOUGH: u64 = 100;
+    const ENOUGH: u64 = 2_000;
     let port = port();
     let arrived = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&arrived);

@@ -138,6 +138,8 @@ pub(super) struct Queue {
     asks: VecDeque<Ask>,
     /// Whether the last job was for one of those.
     asked_last: bool,
+    /// Whether the last thing done was a commit, so that what is to be sent has its turn before the next.
+    committed_last: bool,
 
     disk: Disk,
     /// Why reading has to pause.
@@ -188,6 +190,7 @@ impl Queue {
             forgetting: false,
             asks: VecDeque::new(),
             asked_last: false,
+            committed_last: false,
             settings,
             stats,
             epoch,

@@ -79,10 +79,13 @@ impl Queue {
             }
         }
         self.asked_last = false;
-        if self.commit_at().is_some_and(|at| at <= now) {
+        let read = self.read_at().is_some_and(|at| at <= now);
+        let turn_to_read = read && std::mem::take(&mut self.committed_last);
+        if !turn_to_read && self.commit_at().is_some_and(|at| at <= now) {
+            self.committed_last = true;
             return Step::Work(self.commit(stamp));
         }
-        if self.read_at().is_some_and(|at| at <= now) {
+        if read {
             return Step::Work(Job::Read { from: self.next_read, until: self.last_row() });
         }
         if let Some((_, from)) = self.check_at().filter(|(at, _)| *at <= now) {
