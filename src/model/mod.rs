@@ -13,7 +13,7 @@ pub use gap::{Cause, Gap};
 pub use message::{Body, Id, Message, Metric};
 pub use publication::{Kind, Publication};
 pub use readings::{Reading, Readings};
-pub use time::{Era, Shift, Stamp, Timestamp};
+pub use time::{Era, Shift, Stamp, Time, Timestamp};
 pub use value::Value;
 
 /// The longest device or metric name, in bytes. Longer ones, and empty ones, are refused and counted.

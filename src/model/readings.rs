@@ -1,4 +1,4 @@
-use super::{Stamp, Timestamp, Value};
+use super::{Stamp, Time, Value};
 
 /// One value of one series at one time, as a source decoded it. Borrows from its [`Readings`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,8 +9,8 @@ pub struct Reading<'a> {
     pub metric: &'a str,
     /// What was read.
     pub value: Value<&'a str>,
-    /// The device's own time, where it told one.
-    pub time: Option<Timestamp>,
+    /// What the device told of the time, where it did; else it is that of the arrival.
+    pub time: Option<Time>,
     /// The unit, where it is known.
     pub unit: Option<&'a str>,
 }
@@ -33,7 +33,7 @@ struct Entry {
     metric: Span,
     unit: Option<Span>,
     value: Value<Span>,
-    time: Option<Timestamp>,
+    time: Option<Time>,
     frame: u32,
 }
 
@@ -143,6 +143,7 @@ impl Readings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Timestamp;
     use super::*;
     use std::time::Duration;
 

@@ -46,6 +46,26 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// What a device says of the time of a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// When it was, by the device's own clock.
+    At(Timestamp),
+    /// So many milliseconds after its arrival; before it where negative.
+    FromArrival(i64),
+}
+
+impl Time {
+    /// The time of what arrived at `arrival`.
+    #[must_use]
+    pub fn of(self, arrival: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::FromArrival(by) => arrival.moved(by),
+        }
+    }
+}
+
 /// One look at the clock: what the wall says, how long the machine has run, and whether the wall can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {

@@ -8,7 +8,7 @@ use super::passing::Passed;
 use super::series::{Rules, Terms};
 use super::staleness::Heard;
 use crate::filter::Chain;
-use crate::model::{Body, Era, Message, Reading, Stamp, Timestamp};
+use crate::model::{Body, Era, Message, Reading, Stamp, Time, Timestamp};
 use crate::window::{self, Group, Owner, Taken};
 
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Device {
     pub(super) groups: Vec<Windows>,
     /// The greatest device time seen.
     pub(super) watermark: Option<Timestamp>,
+    /// The greatest time seen that was told from arrival, on the line of arrival times as it lies now.
+    pub(super) from_arrival: Option<Timestamp>,
     /// Monotonic time of its last reading.
     pub(super) heard: Duration,
     /// Windows that start earlier may have been sent already; see [`super::series::Source`].
@@ -44,6 +46,18 @@ pub(super) enum Told {
     /// Our clock, at arrival: the clock closes the window.
     #[n(1)]
     ByArrival,
+    /// The device, as so long before arrival, while our clock is not trusted: the time lies on the line of arrival times
+    /// and is put right with it. Its later readings close the window, or its silence: by the clock a window of an hour
+    /// ago would be closed before the rest of its readings has come.
+    #[n(2)]
+    FromArrival,
+}
+
+impl Told {
+    pub(super) const ALL: [Self; 3] = [Self::ByDevice, Self::ByArrival, Self::FromArrival];
+
+    /// Those that lie on the line of arrival times, and break where it does.
+    pub(super) const ON_LINE: [Self; 2] = [Self::ByArrival, Self::FromArrival];
 }
 
 #[derive(Debug)]
@@ -52,7 +66,7 @@ pub(super) struct Series {
     /// The `[[windows]]` entry that takes it.
     entry: Option<usize>,
     /// Its group and column in its device, by [`Told`], once it had a reading of that kind.
-    places: [Option<(usize, usize)>; 2],
+    places: [Option<(usize, usize)>; Told::ALL.len()],
     /// Its last reading, where its source has `stale_after`.
     pub(super) heard: Option<Box<Heard>>,
 }
@@ -65,6 +79,7 @@ impl Device {
             series: BTreeMap::new(),
             groups: Vec::new(),
             watermark: None,
+            from_arrival: None,
             heard: Duration::ZERO,
             back_since: back_since.unwrap_or(Timestamp(i64::MIN)),
             stale_after,
@@ -90,11 +105,12 @@ impl Device {
         let (time, told) = self.time(source, reading, arrival, terms);
         let ahead = told == Told::ByArrival && reading.time.is_some();
         let passed = Passed { time, era: terms.era(told), ahead };
-        if told == Told::ByDevice && self.watermark.is_none_or(|watermark| watermark < time) {
-            self.watermark = Some(time);
-            self.close_passed(source, time, arrival.synced, terms, messages);
+        if told != Told::ByArrival && self.watermark(told).is_none_or(|watermark| watermark < time) {
+            *self.watermark(told) = Some(time);
+            self.close_passed(source, told, time, arrival.synced, terms, messages);
         }
-        let Self { name, series, groups, watermark, stale_after, .. } = self;
+        let watermark = *self.watermark(told);
+        let Self { name, series, groups, stale_after, .. } = self;
         let known = match series.get_mut(reading.metric) {
             Some(known) => known,
             None => {
@@ -124,10 +140,10 @@ impl Device {
         let (group, column) = *known.places[told as usize].get_or_insert_with(|| {
             let found = groups.iter().position(|windows| windows.entry == entry && windows.told == told);
             let group = found.unwrap_or_else(|| {
-                let group = match (told, *watermark) {
+                let group = match (told, watermark) {
                     (Told::ByArrival, _) => Group::after(terms.sent_before.clone()),
-                    (Told::ByDevice, None) => Group::new(),
-                    (Told::ByDevice, Some(watermark)) => {
+                    (_, None) => Group::new(),
+                    (_, Some(watermark)) => {
                         let mut group = Group::new();
                         group.advance(window.shape.closed_at(watermark));
                         group
@@ -180,8 +196,10 @@ impl Device {
 
     /// The reading's time, and who told it.
     fn time(&self, source: &str, reading: &Reading<'_>, arrival: Stamp, terms: &Terms) -> (Timestamp, Told) {
-        let Some(time) = reading.time else { return (arrival.wall, Told::ByArrival) };
-        if arrival.synced && time > arrival.wall.after(terms.rules.max_ahead) {
+        let Some(told) = reading.time else { return (arrival.wall, Told::ByArrival) };
+        let (time, from_arrival) = (told.of(arrival.wall), matches!(told, Time::FromArrival(_)));
+        // How far ahead of its arrival it lies needs no trusted clock where it was told from there.
+        if (arrival.synced || from_arrival) && time > arrival.wall.after(terms.rules.max_ahead) {
             if let Some(count) = terms.stats.ahead.count() {
                 let device = &*self.name;
                 tracing::warn!(
@@ -191,7 +209,15 @@ impl Device {
             }
             return (arrival.wall, Told::ByArrival);
         }
-        (time, Told::ByDevice)
+        (time, if from_arrival && terms.line.is_provisional() { Told::FromArrival } else { Told::ByDevice })
+    }
+
+    /// The greatest time seen that was told so. None is kept by arrival: what is saved of it is that of the device.
+    pub(super) fn watermark(&mut self, told: Told) -> &mut Option<Timestamp> {
+        match told {
+            Told::FromArrival => &mut self.from_arrival,
+            Told::ByDevice | Told::ByArrival => &mut self.watermark,
+        }
     }
 
     /// Forgets a watermark that lies too far ahead of a clock that is trusted: it was set while there was none.
@@ -200,15 +226,15 @@ impl Device {
         if !arrival.synced || self.watermark.is_none_or(|watermark| watermark <= latest) {
             return;
         }
-        self.watermark = None;
         self.break_off(source, Told::ByDevice, None, &terms.rules, messages);
         self.rewind(Told::ByDevice);
     }
 
-    /// Closes what the device's own time has passed.
+    /// Closes what the device has passed, in windows by times told so.
     fn close_passed(
         &mut self,
         source: &str,
+        told: Told,
         time: Timestamp,
         synced: bool,
         terms: &Terms,
@@ -216,15 +242,16 @@ impl Device {
     ) {
         for at in 0..self.groups.len() {
             let windows = &mut self.groups[at];
-            if windows.told != Told::ByDevice {
+            if windows.told != told {
                 continue;
             }
             let entry = &terms.rules.windows[windows.entry];
             let until = entry.shape.closed_at(time);
             windows.group.advance(until);
             if windows.group.first_end(&entry.shape).is_some_and(|end| end <= until) {
-                let owner = Owner { source, device: &self.name, window: &entry.name, era: None };
-                let since = terms.since(windows.entry, Told::ByDevice).max(self.back_since);
+                let era = terms.era(told);
+                let owner = Owner { source, device: &self.name, window: &entry.name, era };
+                let since = terms.since(windows.entry, told).max(self.back_since);
                 let before = messages.len();
                 windows.group.close(&entry.shape, owner, until, since, synced, messages);
                 self.mark_shared(at, &mut messages[before..]);
@@ -263,6 +290,9 @@ impl Device {
 
     /// Lets windows by times told so be opened again.
     pub(super) fn rewind(&mut self, told: Told) {
+        if told != Told::ByArrival {
+            *self.watermark(told) = None;
+        }
         self.groups
             .iter_mut()
             .filter(|windows| windows.told == told)
@@ -297,10 +327,10 @@ impl Device {
                     let until = entry.shape.closed_at(now.wall);
                     windows.group.close(&entry.shape, owner, until, since, now.synced, messages);
                 }
-                Told::ByDevice if now.monotonic >= self.heard + entry.shape.silence() => {
+                Told::ByDevice | Told::FromArrival if now.monotonic >= self.heard + entry.shape.silence() => {
                     windows.group.close_all(&entry.shape, owner, since, now.synced, messages);
                 }
-                Told::ByDevice => {}
+                Told::ByDevice | Told::FromArrival => {}
             }
             let deadline = windows.deadline(&entry.shape, self.heard, now);
             self.mark_shared(at, &mut messages[before..]);
@@ -317,7 +347,7 @@ impl Windows {
         let end = self.group.first_end(shape)?;
         Some(match self.told {
             Told::ByArrival => now.monotonic + end.after(shape.lateness()).since(now.wall),
-            Told::ByDevice => heard + shape.silence(),
+            Told::ByDevice | Told::FromArrival => heard + shape.silence(),
         })
     }
 }
@@ -327,7 +357,7 @@ impl Series {
         Self {
             chain: Chain::of(&rules.filters, device, metric),
             entry: rules.windows.iter().position(|window| window.pattern.matches(device, metric)),
-            places: [None; 2],
+            places: [None; Told::ALL.len()],
             heard: None,
         }
     }

@@ -109,7 +109,10 @@ impl SeriesTable {
                         device: device.name.to_string(),
                         window: entry.name.to_string(),
                         told: *told,
-                        watermark: device.watermark,
+                        watermark: match told {
+                            Told::FromArrival => device.from_arrival,
+                            Told::ByDevice | Told::ByArrival => device.watermark,
+                        },
                         otherwise: group.summaries(&entry.shape, owner),
                         group,
                     });
@@ -183,12 +186,13 @@ impl SeriesTable {
         }
         let source = Source::of(sources, &saved.source, &terms.rules);
         let windows = Windows { entry, told: saved.told, group: saved.group };
-        let deadline = windows.deadline(shape, now.monotonic, now);
+        let (told, deadline) = (windows.told, windows.deadline(shape, now.monotonic, now));
         let Some(place) = source.place(&saved.device, terms) else {
             return Some(SavedGroup { group: windows.group, ..saved });
         };
         let device = &mut source.devices[place];
-        device.watermark = device.watermark.max(saved.watermark);
+        let watermark = device.watermark(told);
+        *watermark = (*watermark).max(saved.watermark);
         device.heard = now.monotonic;
         device.groups.push(windows);
         if let Some(deadline) = deadline {

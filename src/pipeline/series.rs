@@ -234,9 +234,11 @@ impl SeriesTable {
         let before = messages.len();
         for source in sources {
             for device in &mut source.devices {
-                device.break_off(&source.name, Told::ByArrival, era, &terms.rules, messages);
-                if course == Course::Anew {
-                    device.rewind(Told::ByArrival);
+                for told in Told::ON_LINE {
+                    device.break_off(&source.name, told, era, &terms.rules, messages);
+                    if course == Course::Anew {
+                        device.rewind(told);
+                    }
                 }
             }
         }
@@ -269,14 +271,14 @@ impl Terms {
     pub(super) fn since(&self, entry: usize, told: Told) -> Timestamp {
         let running_since = self.running_since[entry];
         match told {
-            Told::ByArrival => running_since.max(self.line.since()),
+            Told::ByArrival | Told::FromArrival => running_since.max(self.line.since()),
             Told::ByDevice => running_since,
         }
     }
 
     /// The era that times told so are of, where they are provisional.
     pub(super) fn era(&self, told: Told) -> Option<Era> {
-        if told == Told::ByArrival && self.line.is_provisional() { self.era } else { None }
+        if told != Told::ByDevice && self.line.is_provisional() { self.era } else { None }
     }
 
     /// Whether one more series may be known; otherwise the reading is refused and counted.
@@ -327,7 +329,7 @@ impl Source {
 
     fn close_all(&mut self, terms: &Terms, messages: &mut Vec<Message>) {
         for device in &mut self.devices {
-            for told in [Told::ByDevice, Told::ByArrival] {
+            for told in Told::ALL {
                 device.break_off(&self.name, told, terms.era(told), &terms.rules, messages);
             }
         }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::excerpt;
 use crate::clock::Clock;
-use crate::model::{NAME_MAX, Reading, Readings, Value};
+use crate::model::{NAME_MAX, Reading, Readings, Stamp, Value};
 
 /// So many events may wait for one who looks.
 const EVENTS: usize = 256;
@@ -203,7 +203,7 @@ impl Tap {
         let count = readings.len().saturating_sub(first);
         if count > 0 || ignored > 0 {
             let shown = readings.iter().skip(first).take(READINGS);
-            let readings = shown.map(|(_, reading)| Told::new(&reading)).collect();
+            let readings = shown.map(|(_, reading)| Told::new(&reading, readings.arrival)).collect();
             self.tell(What::Decoded { readings, count, ignored, first_ignored });
         }
     }
@@ -316,7 +316,7 @@ impl Frame {
 }
 
 impl Told {
-    fn new(reading: &Reading<'_>) -> Self {
+    fn new(reading: &Reading<'_>, arrival: Stamp) -> Self {
         Self {
             device: excerpt::cut(reading.device, NAME_MAX),
             metric: excerpt::cut(reading.metric, NAME_MAX),
@@ -328,7 +328,7 @@ impl Told {
                 Value::Text(x) => excerpt::quoted(x),
             },
             unit: reading.unit.map(|unit| excerpt::cut(unit, UNIT)),
-            time: reading.time.map(|time| time.0),
+            time: reading.time.map(|time| time.of(arrival.wall).0),
         }
     }
 
@@ -391,7 +391,7 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
+    use crate::model::{Time, Timestamp};
 
     fn clock() -> Clock {
         Clock::injected(Timestamp(1_000), true)
@@ -560,7 +560,7 @@ mod tests {
                     device: "d",
                     metric: "m",
                     value,
-                    time: Some(Timestamp(5)),
+                    time: Some(Time::At(Timestamp(5))),
                     unit: Some("V"),
                 });
             }

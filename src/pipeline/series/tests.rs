@@ -1,3 +1,4 @@
+mod from_arrival;
 mod silence;
 mod steps;
 
@@ -5,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::filter::Rule;
-use crate::model::{Body, Era, Reading, Value};
+use crate::model::{Body, Era, Reading, Time, Value};
 use crate::pattern::Pattern;
 use crate::window::Shape;
 
@@ -47,7 +48,7 @@ fn one<'a>(
     time: Option<i64>,
 ) -> Readings {
     let mut readings = Readings::new(arrival);
-    readings.push(Reading { device, metric, value, time: time.map(Timestamp), unit: None });
+    readings.push(Reading { device, metric, value, time: time.map(Timestamp).map(Time::At), unit: None });
     readings
 }
 

@@ -11,7 +11,7 @@ use super::super::excerpt;
 use super::super::scale::Scale;
 use super::text;
 use super::{LeftOut, Undecodable};
-use crate::model::{NAME_MAX, Reading, Readings, Timestamp, Value, is_name};
+use crate::model::{NAME_MAX, Reading, Readings, Time, Timestamp, Value, is_name};
 
 /// One of `fields`. `M` is `Name` where a metric has to be named, else `Option<Name>`: it is called as its place is.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -191,7 +191,13 @@ impl<'a> Sink<'a> {
 
     fn push(&mut self, metric: &str, unit: Option<&str>, value: Value<&str>) {
         if is_name(self.device) && is_name(metric) {
-            self.out.push(Reading { device: self.device, metric, value, time: self.time, unit });
+            self.out.push(Reading {
+                device: self.device,
+                metric,
+                value,
+                time: self.time.map(Time::At),
+                unit,
+            });
         } else {
             self.left_out.bad_names += 1;
         }

@@ -17,7 +17,7 @@ pub(super) fn readings() -> Readings {
 
 pub(super) fn all(readings: &Readings) -> Vec<Found> {
     let own = |(_, reading): (u32, Reading<'_>)| {
-        let time = reading.time.map(|time| time.0);
+        let time = reading.time.map(|time| time.of(readings.arrival.wall).0);
         (reading.device.to_owned(), reading.metric.to_owned(), reading.value.to_owned(), time)
     };
     readings.iter().map(own).collect()
@@ -77,7 +77,7 @@ fn shown((_, reading): (u32, Reading<'_>)) -> String {
         Value::Text(x) => format!("{x:?}"),
     };
     let unit = reading.unit.map(|unit| format!(" {unit}")).unwrap_or_default();
-    let time = reading.time.map(|time| format!(" @{time}")).unwrap_or_default();
+    let time = reading.time.map(|time| format!(" @{}", time.of(Timestamp(ARRIVAL)))).unwrap_or_default();
     format!("{} {} {value}{unit}{time}", reading.device, reading.metric)
 }
 

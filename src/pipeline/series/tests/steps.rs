@@ -3,51 +3,51 @@
 use super::*;
 use crate::model::Shift;
 
-const HOUR: i64 = 3_600_000;
-const TRUTH: i64 = 1_795_422_500_123;
-const ERA: Era = Era(7);
+pub(super) const HOUR: i64 = 3_600_000;
+pub(super) const TRUTH: i64 = 1_795_422_500_123;
+pub(super) const ERA: Era = Era(7);
 
 /// A machine whose clock is looked at as `clock::Clock` does it: by the era until it is trusted, by the wall then.
-struct Machine {
+pub(super) struct Machine {
     /// In milliseconds since it was started.
-    uptime: i64,
+    pub(super) uptime: i64,
     /// How far the wall is ahead of that.
-    ahead: i64,
-    trusted: bool,
+    pub(super) ahead: i64,
+    pub(super) trusted: bool,
 }
 
 impl Machine {
     /// One that starts in 1970.
-    fn unset() -> Self {
+    pub(super) fn unset() -> Self {
         Self { uptime: 0, ahead: 0, trusted: false }
     }
 
-    fn trusted() -> Self {
+    pub(super) fn trusted() -> Self {
         Self { uptime: 0, ahead: TRUTH, trusted: true }
     }
 
-    fn look(&self) -> Stamp {
+    pub(super) fn look(&self) -> Stamp {
         let wall = Timestamp(self.uptime + if self.trusted { self.ahead } else { 0 });
         let monotonic = Duration::from_millis(self.uptime.unsigned_abs());
         Stamp { wall, monotonic, synced: self.trusted }
     }
 
-    fn trust(&mut self) -> Shift {
+    pub(super) fn trust(&mut self) -> Shift {
         (self.ahead, self.trusted) = (TRUTH, true);
         Shift { era: ERA, by: TRUTH }
     }
 }
 
 /// A table, what came of it, and the machine's clock.
-struct Gateway {
-    machine: Machine,
-    table: SeriesTable,
-    stats: Arc<Stats>,
-    messages: Vec<Message>,
+pub(super) struct Gateway {
+    pub(super) machine: Machine,
+    pub(super) table: SeriesTable,
+    pub(super) stats: Arc<Stats>,
+    pub(super) messages: Vec<Message>,
 }
 
 impl Gateway {
-    fn new(machine: Machine) -> Self {
+    pub(super) fn new(machine: Machine) -> Self {
         let stats = Arc::<Stats>::default();
         let table = SeriesTable::new(ten_seconds(), machine.look(), Some(ERA), stats.clone());
         Self { machine, table, stats, messages: Vec::new() }
@@ -67,13 +67,13 @@ impl Gateway {
         }
     }
 
-    fn idle(&mut self, millis: i64) {
+    pub(super) fn idle(&mut self, millis: i64) {
         self.machine.uptime += millis;
         self.table.close_due(self.machine.look(), &mut self.messages);
     }
 
     /// The windows since the last look at them: start, readings, partial, synced.
-    fn windows(&mut self) -> Vec<(i64, u64, bool, bool)> {
+    pub(super) fn windows(&mut self) -> Vec<(i64, u64, bool, bool)> {
         let told = std::mem::take(&mut self.messages);
         told.iter()
             .map(|message| (message.range().0.0, message.readings, is_partial(message), message.synced))

@@ -11,7 +11,7 @@ use super::super::excerpt;
 use super::field::{Field, Name as MetricName};
 use super::span::{Span, keep};
 use super::{LeftOut, TimeUnit, Undecodable, no_json, utf8};
-use crate::model::{Reading, Readings, Timestamp, Value, is_name};
+use crate::model::{Reading, Readings, Time, Timestamp, Value, is_name};
 
 /// One JSON text a frame, in one of three shapes, the first two of which are one object.
 ///
@@ -190,7 +190,7 @@ impl Object {
                 continue;
             }
             let value = value.within(&self.text);
-            out.push(Reading { device, metric, value, time: self.time, unit: None });
+            out.push(Reading { device, metric, value, time: self.time.map(Time::At), unit: None });
         }
         out.end_frame();
         left_out

@@ -5,8 +5,8 @@
 //! or else behind the last `:`. Where nothing stands there, the metric is the record's unit, or `value` where it has
 //! none; where no device stands before it, the source's `device` holds.
 //!
-//! A time below 2^28 is relative to the arrival. While the gateway's own clock is not to be trusted, such a record is
-//! stamped at arrival, like one without a time: that stamp is put right later, and a time of the device's own is not.
+//! A time below 2^28 is relative to the arrival, and handed on as that: by how much the gateway's own clock was off may be
+//! known only later.
 
 mod cbor;
 mod json;
@@ -42,7 +42,7 @@ impl Senml {
         out: &mut Readings,
     ) -> Result<LeftOut, Undecodable> {
         let Self(pack) = self;
-        pack.begin(out.arrival);
+        pack.begin();
         // No array of CBOR begins as an array of JSON may.
         match frame.trim_ascii_start().first() {
             Some(b'[') => json::read(utf8(frame)?, pack),

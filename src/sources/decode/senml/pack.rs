@@ -1,7 +1,7 @@
 use super::super::super::excerpt;
 use super::super::span::{Span, keep};
 use super::super::{LeftOut, TimeUnit};
-use crate::model::{NAME_MAX, Reading, Readings, Stamp, Timestamp, Value, is_name};
+use crate::model::{NAME_MAX, Reading, Readings, Time, Value, is_name};
 
 /// The greatest version that is understood (RFC 8428, 4.4).
 const VERSION: f64 = 10.0;
@@ -89,7 +89,6 @@ pub(super) enum Item<'a> {
 pub(super) struct Pack {
     /// Whether text and data are readings.
     wants_text: bool,
-    arrival: Stamp,
     text: String,
     /// The whole name of the record at hand.
     name: String,
@@ -128,7 +127,7 @@ struct Resolved {
     metric: Span,
     unit: Option<Span>,
     value: Value<Span>,
-    time: Option<Timestamp>,
+    time: Option<Time>,
 }
 
 /// So much memory is kept for the next pack; one large pack must not hold its memory for ever.
@@ -137,10 +136,8 @@ const KEEP_RECORDS: usize = 256;
 
 impl Pack {
     pub(super) fn new(wants_text: bool) -> Self {
-        let arrival = Stamp { wall: Timestamp(0), monotonic: std::time::Duration::ZERO, synced: false };
         Self {
             wants_text,
-            arrival,
             text: String::new(),
             name: String::new(),
             base: Base::default(),
@@ -152,13 +149,13 @@ impl Pack {
     }
 
     /// Forgets what was gathered of another pack.
-    pub(super) fn begin(&mut self, arrival: Stamp) {
+    pub(super) fn begin(&mut self) {
         self.text.clear();
         self.text.shrink_to(KEEP_TEXT);
         self.resolved.clear();
         self.resolved.shrink_to(KEEP_RECORDS);
         (self.base, self.record) = (Base::default(), Record::default());
-        (self.arrival, self.count, self.left_out) = (arrival, 0, LeftOut::default());
+        (self.count, self.left_out) = (0, LeftOut::default());
     }
 
     /// How much memory it keeps.
@@ -323,13 +320,13 @@ impl Pack {
     }
 
     /// The time of a record, `None` where it has that of the arrival.
-    fn time(&self, seconds: f64) -> Result<Option<Timestamp>, String> {
+    fn time(&self, seconds: f64) -> Result<Option<Time>, String> {
         let time = TimeUnit::S.fractional(seconds);
         let time = time.ok_or_else(|| format!("the time of record {} is too far from 1970", self.count))?;
         Ok(if seconds >= ABSOLUTE {
-            Some(time)
+            Some(Time::At(time))
         } else {
-            (seconds != 0.0 && self.arrival.synced).then(|| self.arrival.wall.moved(time.0))
+            (seconds != 0.0).then_some(Time::FromArrival(time.0))
         })
     }
 

@@ -1,6 +1,6 @@
-use super::super::tests::{ARRIVAL, all, bytes, found, one, readings};
+use super::super::tests::{ARRIVAL, bytes, found, one, readings};
 use super::*;
-use crate::model::{Readings, Stamp, Timestamp, Value};
+use crate::model::{Time, Timestamp, Value};
 
 fn decode(json: &str) -> Result<(Vec<super::super::tests::Found>, LeftOut), String> {
     one("type = 'senml'", json)
@@ -53,13 +53,16 @@ fn times_below_2_to_the_28_are_relative_to_the_arrival() {
 }
 
 #[test]
-fn a_relative_time_is_left_to_the_arrival_while_the_clock_is_not_trusted() {
-    let arrival = Stamp { wall: Timestamp(ARRIVAL), monotonic: std::time::Duration::ZERO, synced: false };
-    let mut out = Readings::new(arrival);
-    let pack = br#"[{"n":"d/a","t":-60,"v":1}, {"n":"d/b","t":1700000000,"v":1}]"#;
+fn a_relative_time_is_handed_on_as_that_and_an_absolute_one_as_it_is() {
+    let mut out = readings();
+    let pack = br#"[{"bt":-60,"n":"d/a","v":1}, {"n":"d/b","t":60,"v":1}, {"n":"d/c","t":1700000060,"v":1}]"#;
     Senml::new(&Config::default()).decode(pack, "here", &mut out).unwrap();
-    let times: Vec<_> = all(&out).into_iter().map(|reading| reading.3).collect();
-    assert_eq!(times, [None, Some(1_700_000_000_000)]);
+    let times: Vec<_> = out.iter().map(|(_, reading)| reading.time).collect();
+    assert_eq!(times, [Some(Time::FromArrival(-60_000)), None, Some(Time::At(Timestamp(1_700_000_000_000)))]);
+    // [{6: -60, 2: 1}]
+    let mut out = readings();
+    Senml::new(&Config::default()).decode(&bytes("81 a2 06 38 3b 02 01"), "here", &mut out).unwrap();
+    assert!(out.iter().all(|(_, reading)| reading.time == Some(Time::FromArrival(-60_000))));
 }
 
 #[test]
