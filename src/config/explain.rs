@@ -90,8 +90,8 @@ impl<'f> Table<'f> {
     ) -> Option<String> {
         let (_, value) = tree::get(rest, path)?;
         let bare = findings.source.get(value.span()).filter(|_| !value.get_ref().is_str())?;
-        let mut quoted = rest.clone();
-        tree::insert(&mut quoted, path, DeValue::String(bare.into()));
+        let (mut quoted, path) = tree::alone(rest, path);
+        tree::insert(&mut quoted, &path, DeValue::String(bare.into()));
         let error = read(quoted.clone().into()).err()?;
         if place(&quoted, &error, read) != path {
             return None;

@@ -65,6 +65,10 @@ impl<'f> Table<'f> {
                         self.report_missing(&path, &rest, key, findings);
                     }
                     let mut stand_in = StandIn::new(missing);
+                    // What one item of a list takes, the others take too.
+                    let alike = stand_ins.iter().rfind(|known| known.path.last() == stand_in.path.last());
+                    let fits = alike.and_then(|known| tree::get(&rest, &known.path));
+                    stand_in.candidates.extend(fits.map(|(_, value)| value.get_ref().clone()));
                     stand_in.change(&mut rest)?;
                     stand_ins.push(stand_in);
                 }
@@ -147,6 +151,9 @@ impl<'f> Table<'f> {
         findings: &mut Findings<'f>,
     ) {
         for (key, text) in problems {
+            if findings.full() {
+                return;
+            }
             let key = key.as_ref();
             let path = tree::path(key);
             let changed = self.removed.iter().any(|removed| match removed.as_slice() {
@@ -171,21 +178,46 @@ impl<'f> Table<'f> {
 
 /// The value that `error` is about; for a missing key, the table that lacks it.
 pub(super) fn place<'f, T>(rest: &Node<'f>, error: &Error, read: Read<'_, 'f, T>) -> Path {
-    let mut path = error.span().and_then(|span| tree::locate(rest, &span)).unwrap_or_default();
-    let complaint = Complaint::read(error.message());
+    let path = error.span().and_then(|span| tree::locate(rest, &span)).unwrap_or_default();
+    place_from(rest, path, error.message(), read)
+}
+
+/// The value that `message` is about, which shows at `path`. Others in a list may have the same mistake: where `path` goes
+/// through an item, it is looked for in that alone.
+fn place_from<'f, T>(rest: &Node<'f>, path: Path, message: &str, read: Read<'_, 'f, T>) -> Path {
+    if path.iter().any(|step| matches!(step, Step::Item(_))) {
+        let (alone, way) = tree::alone(rest, &path);
+        if read(alone.clone().into()).is_err_and(|error| error.message() == message) {
+            let mut place = place_within(&alone, way, message, read);
+            for (step, told) in place.iter_mut().zip(path) {
+                if matches!((&step, &told), (Step::Item(_), Step::Item(_))) {
+                    *step = told;
+                }
+            }
+            return place;
+        }
+    }
+    place_within(rest, path, message, read)
+}
+
+fn place_within<'f, T>(rest: &Node<'f>, mut path: Path, message: &str, read: Read<'_, 'f, T>) -> Path {
+    let complaint = Complaint::read(message);
     if let Complaint::Other(text) = complaint {
         if let Some(named) = named(rest, &path, text, read) {
             return named;
         }
     }
     let lacks = |path: &Path| match complaint {
-        Complaint::Missing(key) => lacks(rest, path, key, error.message(), read),
+        Complaint::Missing(key) => lacks(rest, path, key, message, read),
         _ => false,
     };
     // Serde tells the table that lacks a key, but for one inside what is tagged.
     while !lacks(&path) {
-        let Some(step) = culprit(rest, &path, error.message(), read) else { break };
+        let Some(step) = culprit(rest, &path, message, read) else { break };
         path.push(step);
+        if let Some(Step::Item(_)) = path.last() {
+            return place_from(rest, path, message, read);
+        }
     }
     match complaint {
         Complaint::Other(text) => named(rest, &path, text, read).unwrap_or(path),

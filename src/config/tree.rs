@@ -5,7 +5,7 @@ use std::mem;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeArray, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// A value and where it stands in the file.
 pub(super) type Node<'f> = Spanned<DeValue<'f>>;
@@ -105,28 +105,70 @@ pub(super) fn truncate(node: &mut Node<'_>, path: &[Step], kept: usize) {
     }
 }
 
+/// The tree with nothing in the lists along `path` but what it goes through, and `path` in it. A list may have thousands
+/// of items, and others of them the same mistake.
+pub(super) fn alone<'f>(node: &Node<'f>, path: &[Step]) -> (Node<'f>, Path) {
+    let Some((step, inner)) = path.split_first() else { return (node.clone(), Path::new()) };
+    let (value, step, way) = match (node.get_ref(), step) {
+        (DeValue::Table(table), Step::Key(on)) => {
+            let (mut kept, mut way) = (DeTable::new(), Path::new());
+            for (key, value) in table {
+                let (value, further) =
+                    if key.get_ref() == on { alone(value, inner) } else { (value.clone(), Path::new()) };
+                way.extend(further);
+                kept.insert(key.clone(), value);
+            }
+            (DeValue::Table(kept), step.clone(), way)
+        }
+        (DeValue::Array(array), Step::Item(index)) => {
+            let (mut kept, mut way) = (DeArray::new(), Path::new());
+            if let Some((item, further)) = array.get(*index).map(|item| alone(item, inner)) {
+                kept.push(item);
+                way = further;
+            }
+            (DeValue::Array(kept), Step::Item(0), way)
+        }
+        _ => return (node.clone(), path.to_vec()),
+    };
+    (Spanned::new(node.span(), value), [step].into_iter().chain(way).collect())
+}
+
 /// Puts `value` at `path`, whose last step is a key, with a place that nothing else in the tree has and no file.
 pub(super) fn insert<'f>(node: &mut Node<'f>, path: &[Step], value: DeValue<'f>) {
     let Some((Step::Key(key), before)) = path.split_last() else { return };
-    let mut at = usize::MAX;
-    while locate(node, &(at..at)).is_some() {
-        at -= 1;
-    }
+    let at = first_inserted(node) - 1;
     if let Some(DeValue::Table(table)) = get_mut(node, before).map(Spanned::get_mut) {
         let key = Spanned::new(at..at, Cow::Owned(key.clone()));
         table.insert(key, Spanned::new(at..at, value));
     }
 }
 
+/// The least place that something was inserted at, or else the greatest that there is.
+fn first_inserted(node: &Node<'_>) -> usize {
+    let inner = match node.get_ref() {
+        DeValue::Table(table) => table.values().map(first_inserted).min(),
+        DeValue::Array(array) => array.iter().map(first_inserted).min(),
+        _ => None,
+    };
+    // No file is half as long as an address.
+    let own = Some(node.span().start).filter(|start| *start > usize::MAX / 2);
+    own.into_iter().chain(inner).min().unwrap_or(usize::MAX)
+}
+
 /// The innermost value that stands at `span`, itself or by its key.
 pub(super) fn locate(node: &Node<'_>, span: &Range<usize>) -> Option<Path> {
     let holds = |place: &Range<usize>| place.start <= span.start && span.end <= place.end;
-    steps(node.get_ref())
-        .into_iter()
-        .find_map(|step| {
-            let (key, value) = get(node, std::slice::from_ref(&step))?;
-            let inner = locate(value, span).or_else(|| key.is_some_and(|key| holds(&key)).then(Path::new))?;
-            Some([step].into_iter().chain(inner).collect())
-        })
-        .or_else(|| holds(&node.span()).then(Path::new))
+    let found = match node.get_ref() {
+        DeValue::Table(table) => table.iter().find_map(|(key, value)| {
+            let inner = locate(value, span).or_else(|| holds(&key.span()).then(Path::new))?;
+            Some((Step::Key(key.get_ref().to_string()), inner))
+        }),
+        DeValue::Array(array) => {
+            let mut items = array.iter().enumerate();
+            items.find_map(|(index, item)| Some((Step::Item(index), locate(item, span)?)))
+        }
+        _ => None,
+    };
+    let found = found.map(|(step, inner)| [step].into_iter().chain(inner).collect());
+    found.or_else(|| holds(&node.span()).then(Path::new))
 }

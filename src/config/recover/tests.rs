@@ -430,3 +430,13 @@ fn a_name_that_stands_for_nothing_is_marked_and_its_key_is_not_missing() {
     let marked: Vec<_> = all.iter().map(|(marked, ..)| &**marked).collect();
     assert_eq!(marked, ["${PORT}", "${A}", "${B}"]);
 }
+
+#[test]
+fn the_same_mistake_in_several_tables_of_a_list_is_told_at_each() {
+    let table = "{ at = 1, type = \"odd\", bit = 9 }, ";
+    let good = "{ at = 1, type = \"odd\", bit = 1 }, ";
+    let all = misplaced(&format!("[line]\nplaces = [{table}{good}{table}{table}{{ type = \"odd\" }}]"));
+    let bit = ("9", "`bit` is 0 to 7");
+    let missing = ("{ type = \"odd\" }", "`at` is missing in an item of `places` of [line]");
+    assert_eq!(all, pairs([bit, bit, bit, missing]));
+}
