@@ -1,37 +1,14 @@
-use std::time::Duration;
-
-use serde::Deserialize;
-
-use super::{Checksum, Common, Cut, Found, Place};
-use crate::units::Size;
+use super::{Cut, Found, Place};
 
 /// Consistent Overhead Byte Stuffing (S. Cheshire and M. Baker, IEEE/ACM Transactions on Networking 7(2), 1999): frames
-/// end in 0x00. Empty ones are no frames.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The most bytes of a frame, without its overhead.
-    #[serde(default = "super::default_max_frame")]
-    max_frame: Size,
-    #[serde(default, deserialize_with = "super::gap")]
-    idle_gap: Option<Duration>,
-    checksum: Option<Checksum>,
-}
-
-impl Config {
-    pub(super) fn common(&self) -> Common<'_> {
-        Common { max_frame: self.max_frame, idle_gap: self.idle_gap, checksum: self.checksum.as_ref() }
-    }
-
-    pub(super) fn cut(&self, bytes: &[u8], place: &mut Place) -> Cut {
-        let limit = super::bytes(self.max_frame);
-        // One code byte before each 254 bytes, and one more where the frame ends in a zero.
-        match super::delimited(bytes, place, &[0], limit + limit / 254 + 1) {
-            // One code byte that spans all: what is behind it is the frame.
-            Ok(end) if usize::from(bytes[0]) == end => Cut::Frame(Found::plain(end + 1, 1..end)),
-            Ok(end) => Cut::Frame(Found { escaped: true, ..Found::plain(end + 1, 0..end) }),
-            Err(other) => other,
-        }
+/// end in 0x00. Empty ones are no frames. Without its overhead one has at most `limit` bytes.
+pub(super) fn cut(bytes: &[u8], place: &mut Place, limit: usize) -> Cut {
+    // One code byte before each 254 bytes, and one more where the frame ends in a zero.
+    match super::delimited(bytes, place, &[0], limit + limit / 254 + 1) {
+        // One code byte that spans all: what is behind it is the frame.
+        Ok(end) if usize::from(bytes[0]) == end => Cut::Frame(Found::plain(end + 1, 1..end)),
+        Ok(end) => Cut::Frame(Found { escaped: true, ..Found::plain(end + 1, 0..end) }),
+        Err(other) => other,
     }
 }
 

@@ -1,55 +1,28 @@
-use std::time::Duration;
-
 use memchr::memchr;
-use serde::Deserialize;
 
-use super::{Checksum, Common, Cut, Found, Place, Refused};
-use crate::units::Size;
+use super::{Cut, Found, Place, Refused};
 
-/// Lines that end in LF or CRLF. Empty ones are no frames.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The most bytes of a line, without its end.
-    max_frame: Size,
-    #[serde(deserialize_with = "super::gap")]
-    idle_gap: Option<Duration>,
-    checksum: Option<Checksum>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { max_frame: super::DEFAULT_MAX_FRAME, idle_gap: None, checksum: None }
-    }
-}
-
-impl Config {
-    pub(super) fn common(&self) -> Common<'_> {
-        Common { max_frame: self.max_frame, idle_gap: self.idle_gap, checksum: self.checksum.as_ref() }
-    }
-
-    pub(super) fn cut(&self, bytes: &[u8], place: &mut Place) -> Cut {
-        let limit = super::bytes(self.max_frame);
-        let Some(end) = memchr(b'\n', &bytes[place.seen..]).map(|at| place.seen + at) else {
-            if place.lost {
-                return Cut::Skip(bytes.len());
-            }
-            // A CR at its end may turn out to be half of the line's end, which does not count.
-            if without_cr(bytes).len() > limit {
-                place.lost = true;
-                return Cut::Refuse(bytes.len() as u64, Refused::TooLong { limit });
-            }
-            place.seen = bytes.len();
-            return Cut::Need(1);
-        };
-        let (taken, length) = (end + 1, without_cr(&bytes[..end]).len());
-        if std::mem::take(&mut place.lost) || length == 0 {
-            Cut::Skip(taken)
-        } else if length > limit {
-            Cut::Refuse(taken as u64, Refused::TooLong { limit })
-        } else {
-            Cut::Frame(Found::plain(taken, 0..length))
+/// Lines of at most `limit` bytes that end in LF or CRLF, which do not count. Empty ones are no frames.
+pub(super) fn cut(bytes: &[u8], place: &mut Place, limit: usize) -> Cut {
+    let Some(end) = memchr(b'\n', &bytes[place.seen..]).map(|at| place.seen + at) else {
+        if place.lost {
+            return Cut::Skip(bytes.len());
         }
+        // A CR at its end may turn out to be half of the line's end, which does not count.
+        if without_cr(bytes).len() > limit {
+            place.lost = true;
+            return Cut::Refuse(bytes.len() as u64, Refused::TooLong { limit });
+        }
+        place.seen = bytes.len();
+        return Cut::Need(1);
+    };
+    let (taken, length) = (end + 1, without_cr(&bytes[..end]).len());
+    if std::mem::take(&mut place.lost) || length == 0 {
+        Cut::Skip(taken)
+    } else if length > limit {
+        Cut::Refuse(taken as u64, Refused::TooLong { limit })
+    } else {
+        Cut::Frame(Found::plain(taken, 0..length))
     }
 }
 
@@ -62,7 +35,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::sources::framing::Framer;
+    use crate::sources::framing::{Config, Framer};
 
     #[derive(Debug, PartialEq)]
     enum Out {
@@ -71,8 +44,8 @@ mod tests {
     }
 
     fn lines(limit: usize) -> Framer {
-        let config = Config { max_frame: Size(limit as u64), ..Config::default() };
-        Framer::new(&super::super::Config::Lines(config).into())
+        let config: Config = toml::from_str(&format!("type = 'lines'\nmax_frame = '{limit}B'")).unwrap();
+        Framer::new(&config.into())
     }
 
     fn take(lines: &mut Framer, mut input: &[u8]) -> Vec<Out> {

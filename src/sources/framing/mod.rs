@@ -17,6 +17,7 @@ mod delimiter;
 mod fixed;
 mod length_prefix;
 mod lines;
+mod plain;
 mod scan;
 mod silence;
 mod slip;
@@ -37,8 +38,8 @@ pub use scan::Framer;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Config {
-    /// Each line is a frame.
-    Lines(lines::Config),
+    /// Each line is a frame: those end in LF or CRLF.
+    Lines(plain::Config),
     /// Frames end in a delimiter of any bytes.
     Delimiter(delimiter::Config),
     /// All frames have the same length.
@@ -48,16 +49,16 @@ pub enum Config {
     /// Frames lie between a start and an end.
     StartEnd(start_end::Config),
     /// SLIP (RFC 1055).
-    Slip(slip::Config),
+    Slip(plain::Config),
     /// Consistent Overhead Byte Stuffing.
-    Cobs(cobs::Config),
+    Cobs(plain::Config),
     /// What lies between two silences is a frame.
     Silence(silence::Config),
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self::Lines(lines::Config::default())
+        Self::Lines(plain::Config::default())
     }
 }
 
@@ -65,10 +66,8 @@ impl Default for Config {
 pub const MAX_FRAME: Size = Size(1 << 20);
 
 /// The `max_frame` of whoever does not say.
-const DEFAULT_MAX_FRAME: Size = Size(64 << 10);
-
 fn default_max_frame() -> Size {
-    DEFAULT_MAX_FRAME
+    Size(64 << 10)
 }
 
 /// Below this no timer is exact, nor does a line hand over bytes as they come.
@@ -101,13 +100,11 @@ struct Common<'c> {
 impl Config {
     fn common(&self) -> Common<'_> {
         match self {
-            Self::Lines(config) => config.common(),
+            Self::Lines(config) | Self::Slip(config) | Self::Cobs(config) => config.common(),
             Self::Delimiter(config) => config.common(),
             Self::Fixed(config) => config.common(),
             Self::LengthPrefix(config) => config.common(),
             Self::StartEnd(config) => config.common(),
-            Self::Slip(config) => config.common(),
-            Self::Cobs(config) => config.common(),
             Self::Silence(config) => config.common(),
         }
     }
@@ -156,13 +153,13 @@ impl Config {
     /// What the bytes at the front of the stream are.
     fn cut(&self, bytes: &[u8], place: &mut Place) -> Cut {
         match self {
-            Self::Lines(config) => config.cut(bytes, place),
+            Self::Lines(config) => lines::cut(bytes, place, self::bytes(config.max_frame)),
             Self::Delimiter(config) => config.cut(bytes, place),
             Self::Fixed(config) => config.cut(bytes, place),
             Self::LengthPrefix(config) => config.cut(bytes, place),
             Self::StartEnd(config) => config.cut(bytes, place),
-            Self::Slip(config) => config.cut(bytes, place),
-            Self::Cobs(config) => config.cut(bytes, place),
+            Self::Slip(config) => slip::cut(bytes, place, self::bytes(config.max_frame)),
+            Self::Cobs(config) => cobs::cut(bytes, place, self::bytes(config.max_frame)),
             Self::Silence(config) => config.cut(bytes, place),
         }
     }
