@@ -1,6 +1,8 @@
 //! JSON (RFC 8259), in three shapes.
 
 mod fields;
+mod pointer;
+mod walk;
 
 use std::fmt;
 
@@ -12,6 +14,7 @@ use super::field::{Field, Name as MetricName};
 use super::span::{Span, keep};
 use super::{LeftOut, TimeUnit, Undecodable, no_json, utf8};
 use crate::model::{Reading, Readings, Time, Timestamp, Value, is_name};
+use pointer::Pointer;
 
 /// One JSON text a frame, in one of three shapes, the first two of which are one object.
 ///
@@ -39,7 +42,7 @@ pub struct Config {
     /// What `time` counts; required with it.
     pub time_unit: Option<TimeUnit>,
     /// Which values are read, of the shape by pointers.
-    fields: Option<Vec<Field<fields::Pointer, MetricName>>>,
+    fields: Option<Vec<Field<Pointer, MetricName>>>,
 }
 
 impl Config {
