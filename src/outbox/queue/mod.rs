@@ -136,9 +136,9 @@ pub(super) struct Queue {
     /// Whether dead letters are to be forgotten that the disk may still have.
     forgetting: bool,
     asks: VecDeque<Ask>,
-    /// Whether the last job was for one of those.
+    /// Whether the last read of the disk was for one of those, and not ahead of the uplink.
     asked_last: bool,
-    /// Whether the last thing done was a commit, so that what is to be sent has its turn before the next.
+    /// Whether the last job was a commit.
     committed_last: bool,
 
     disk: Disk,

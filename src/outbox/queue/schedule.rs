@@ -3,8 +3,12 @@
 //! A commit is due when the oldest message that is in memory only is `spill_after` + `commit_every` old, or
 //! `commit_every` where a backlog stands before it, so that no answer can come in time. It takes everything that is in
 //! memory only. Losses are committed within `commit_every`. Settled rows are deleted with any commit, and on their own
-//! once there are many or nothing else is left; rows that are to be expired or purged go at once. So nothing is written while answers come within `spill_after`, but for
-//! the note of the run at the start.
+//! once there are many or nothing else is left; rows that are to be expired or purged go at once. So nothing is written
+//! while answers come within `spill_after`, but for the note of the run at the start.
+//!
+//! A commit that is due waits for one read or look at most, beside the job that is being done. What it has to read to
+//! make room belongs to it: that goes first, before the uplink can have taken it. A read waits for two commits and a
+//! look, and a look for two commits and a read. In a stop nothing is read but that.
 
 use std::time::Duration;
 
@@ -68,32 +72,42 @@ impl Queue {
             }
             let ids = self.out.values().chain(&self.tail).map(|entry| entry.id).collect();
             let known = Known { ids, settled_below: self.settled_below };
+            self.committed_last = false;
             return Step::Work(Job::Open { known });
         }
-        let commit = self.commit_at().is_some_and(|at| at <= now);
-        // Neither holds up the other, however often it comes.
-        if !(commit && self.asked_last) {
-            if let Some(job) = self.next_asked(now) {
-                self.asked_last = true;
-                return Step::Work(job);
-            }
-        }
-        self.asked_last = false;
-        let read = self.read_at().is_some_and(|at| at <= now);
-        let turn_to_read = read && std::mem::take(&mut self.committed_last);
-        if !turn_to_read && self.commit_at().is_some_and(|at| at <= now) {
-            self.committed_last = true;
-            return Step::Work(self.commit(stamp));
-        }
-        if read {
-            return Step::Work(Job::Read { from: self.next_read, until: self.last_row() });
-        }
-        if let Some((_, from)) = self.check_at().filter(|(at, _)| *at <= now) {
-            return Step::Work(Job::Check { from, until: self.last_row() });
+        if let Some(job) = self.turn(stamp) {
+            self.committed_last = matches!(job, Job::Commit(_));
+            return Step::Work(job);
         }
         let next = self.next_at();
         self.armed = next.unwrap_or(Duration::MAX);
         Step::Wait(next)
+    }
+
+    /// Whose turn it is: commits take turns with whoever reads, and among these those who look with the uplink. So none
+    /// holds up another, however often it comes.
+    fn turn(&mut self, stamp: Stamp) -> Option<Job> {
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= stamp.monotonic);
+        if is_due(self.commit_at()) && !self.committed_last {
+            return Some(self.commit(stamp));
+        }
+        let read = is_due(self.read_at());
+        if !(read && self.asked_last) {
+            if let Some(job) = self.next_asked(stamp.monotonic) {
+                self.asked_last = true;
+                return Some(job);
+            }
+        }
+        self.asked_last = false;
+        if read {
+            return Some(Job::Read { from: self.next_read, until: self.last_row() });
+        }
+        // What was asked may have made it due.
+        if is_due(self.commit_at()) {
+            return Some(self.commit(stamp));
+        }
+        let (_, from) = self.check_at().filter(|(at, _)| is_due(Some(*at)))?;
+        Some(Job::Check { from, until: self.last_row() })
     }
 
     /// Whether whoever drives the queue sleeps longer than it should by now.
@@ -210,7 +224,10 @@ impl Queue {
     }
 
     fn read_at(&self) -> Option<Duration> {
-        let wanted = self.hungry && self.next_read < self.stored_end && !matches!(self.disk, Disk::Absent(_));
+        let wanted = self.hungry
+            && self.next_read < self.stored_end
+            && !self.disk.is_absent()
+            && matches!(self.closing, Closing::No);
         wanted.then(|| self.reading.as_ref().map_or(Duration::ZERO, |trouble| trouble.retry))
     }
 

@@ -8,6 +8,7 @@ mod promises;
 mod provisional;
 mod salvage;
 mod slow_disk;
+mod turns;
 
 use std::time::Duration;
 
