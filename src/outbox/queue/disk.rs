@@ -181,7 +181,7 @@ impl Queue {
     }
 
     pub(super) fn unread(&mut self, fault: &Fault, now: Duration) {
-        if matches!(fault, Fault::Corrupt(_)) || !matches!(self.closing, Closing::No) {
+        if matches!(fault, Fault::Corrupt(_)) {
             return self.fail(fault, now);
         }
         let pause = self.reading.as_ref().map_or(PAUSE.0, |trouble| trouble.pause);

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::model::{Id, Message, Stamp, Timestamp};
 
+/// What somebody sees, and where to look on.
+type Part = (Vec<(Id, Arc<[u8]>)>, Option<Position>);
+
 /// A queue, and whoever wants something of it.
 struct Desk {
     platter: Platter,
@@ -23,11 +26,12 @@ struct Desk {
     store: Box<dyn Store>,
     queue: Queue,
     now: Duration,
-    appended: u64,
+    /// When each message was appended.
+    appended: Vec<Duration>,
     /// The numbers of what the uplink took.
     sent: Vec<u64>,
     /// Those who look, and wait for what they see.
-    looking: Vec<Receiver<(Vec<(Id, Arc<[u8]>)>, Option<Position>)>>,
+    looking: Vec<Receiver<Part>>,
 }
 
 impl Desk {
@@ -39,7 +43,7 @@ impl Desk {
         let (queue, _) = begin(&mut *store, settings, stamp(Duration::ZERO));
         let (sent, looking) = (Vec::new(), Vec::new());
         let mut desk =
-            Self { platter, faults, store, queue, now: Duration::ZERO, appended: 0, sent, looking };
+            Self { platter, faults, store, queue, now: Duration::ZERO, appended: Vec::new(), sent, looking };
         desk.append(backlog);
         desk.now += Duration::from_secs(60);
         desk.work();
@@ -49,8 +53,8 @@ impl Desk {
 
     fn append(&mut self, count: u64) {
         for _ in 0..count {
-            self.queue.append(message(self.appended, 20).to_bytes(), self.now);
-            self.appended += 1;
+            self.queue.append(message(self.appended.len() as u64, 20).to_bytes(), self.now);
+            self.appended.push(self.now);
         }
     }
 
@@ -171,8 +175,8 @@ fn g2_a_message_is_on_the_disk_within_its_time_and_that_of_a_commit_and_two_read
             desk.finish(&job);
             if let Job::Commit(commit) = job {
                 for row in commit.rows {
-                    let after = number(&Message::from_bytes(&row.bytes).unwrap()) - 2_000;
-                    let appended = begin + TICK * (after as u32 + 1);
+                    let number = number(&Message::from_bytes(&row.bytes).unwrap());
+                    let appended = desk.appended[usize::try_from(number).unwrap()];
                     longest = longest.max(desk.now - appended);
                     committed += 1;
                 }
@@ -194,6 +198,39 @@ fn what_a_commit_reads_to_make_room_it_has_before_the_uplink_and_those_who_look(
     desk.send(usize::MAX);
     desk.finish(&read);
     assert!(matches!(desk.step(), Some(Job::Commit(commit)) if commit.rows.len() == 4));
+}
+
+#[test]
+fn g3_a_stop_needs_no_read_to_keep_what_is_in_memory_and_one_that_fails_costs_nothing() {
+    for reads_already in [false, true] {
+        let mut desk = Desk::new(1 << 20, settings(WHEN_OFFLINE), 20);
+        desk.append(5);
+        desk.send(usize::MAX);
+        desk.faults.now().reads = true;
+        let read = if reads_already { desk.step() } else { None };
+        assert_eq!(read.as_ref().map(name), reads_already.then_some("read"));
+        desk.queue.close(Some(b"windows".to_vec()), desk.now);
+        if let Some(read) = read {
+            desk.finish(&read);
+        }
+        desk.work();
+        assert!(desk.queue.is_closed());
+        assert_eq!(stored(&desk.platter), (0..25).collect::<Vec<_>>());
+        let run = desk.platter.look().run.clone().unwrap();
+        assert_eq!((run.clean, run.saved.as_deref()), (true, Some(&b"windows"[..])));
+    }
+}
+
+#[test]
+fn g3_a_stop_that_cannot_read_what_it_would_evict_keeps_what_finds_room_and_ends() {
+    let mut desk = Desk::new(1_400, settings(WHEN_OFFLINE), 12);
+    desk.append(6);
+    desk.faults.now().reads = true;
+    desk.queue.close(None, desk.now);
+    desk.work();
+    assert!(desk.queue.is_closed());
+    let stored = stored(&desk.platter);
+    assert!(stored.len() > 12 && stored.starts_with(&(0..13).collect::<Vec<_>>()), "{stored:?}");
 }
 
 #[tokio::test(start_paused = true)]
