@@ -2,28 +2,31 @@
 //!
 //! Each turn hears what the other side answers before it takes anything more, so that a burst after a reconnect never
 //! starves acknowledgements; gap records come before messages; and what is taken is bounded by the session's window.
+//!
+//! This file has the turns. [`answered`] says what becomes of a message by the answer to it, and [`one_by_one`] what
+//! the hunt for a poisonous one makes of a session.
+
+mod answered;
+mod one_by_one;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::super::backoff::Backoff;
-use super::super::stop::Stop;
 use super::aside::{Answers, Aside};
 use super::flight::Flight;
-use super::hunt::{Finding, Guilty, Hunt, Turn};
+use super::hunt::{Guilty, Hunt};
 use super::rate::Rate;
 use super::{CAP, Forward, GRACE};
-use crate::model::{Cause, Gap, Id, Kind, Publication};
+use crate::model::{Cause, Gap, Kind, Publication};
 use crate::outbox::Outgoing;
-use crate::uplink::{Broken, Event, Lasting, LinkError, Session};
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::stop::Stop;
+use crate::uplink::{Event, Lasting, LinkError, Session};
 
 /// How long gap records are kept back that the other side will not take. It is for a person to change that.
 const GAPS_KEPT: Duration = Duration::from_secs(3600);
-
-/// How many bytes of messages the hunt may keep back.
-const WITHHELD_MOST: usize = 1 << 20;
 
 /// What goes on over sessions.
 pub(super) struct Course {
@@ -206,62 +209,7 @@ impl<'a, S: Session> Serving<'a, S> {
             let Some(publication) = self.flight.fitting() else { return };
             self.send(publication);
         }
-        while self.goes_alone() {
-            let next = match self.course.hunt.turn() {
-                Turn::Witness(_) => self.course.witness.clone(),
-                Turn::Accused(id) => self.accused(id),
-                Turn::Next => self.flight.waiting.pop_front(),
-            };
-            match next {
-                Some(publication) if self.is_withheld(&publication) => self.withhold(publication),
-                Some(publication) => {
-                    if let Some(id) = publication.ids.first() {
-                        self.course.hunt.alone(*id, self.is_known(&publication));
-                    }
-                    self.alone = Some(publication.clone());
-                    self.send(publication);
-                }
-                None => return,
-            }
-        }
-    }
-
-    /// The accused of that id, once the outbox has handed it out: it comes before what is not accused.
-    fn accused(&mut self, id: Id) -> Option<Publication> {
-        if let Some(index) = self.withheld.iter().position(|publication| publication.ids.contains(&id)) {
-            return Some(self.withheld.remove(index));
-        }
-        let next = self.flight.waiting.pop_front()?;
-        if !next.ids.iter().any(|id| self.course.hunt.withholds(*id)) {
-            // It is gone from the outbox.
-            let finding = self.course.hunt.settled(id);
-            self.find(finding);
-        }
-        Some(next)
-    }
-
-    fn withhold(&mut self, publication: Publication) {
-        self.withheld.push(publication);
-        let bytes: usize = self.withheld.iter().map(|publication| publication.payload.len()).sum();
-        if bytes > WITHHELD_MOST {
-            let finding = self.course.hunt.everything();
-            self.find(finding);
-        }
-    }
-
-    /// Whether messages go one at a time, and the next may.
-    fn goes_alone(&self) -> bool {
-        self.course.hunt.is_on() && self.greeted && self.flight.unanswered().next().is_none()
-    }
-
-    /// Whether it is of a device whose message was found out before.
-    fn is_known(&self, publication: &Publication) -> bool {
-        matches!(&publication.kind, Kind::Data { device } if self.course.guilty.has(device))
-    }
-
-    fn is_withheld(&self, publication: &Publication) -> bool {
-        let hunt = &self.course.hunt;
-        publication.ids.iter().any(|id| hunt.withholds(*id) && hunt.turn() != Turn::Accused(*id))
+        self.fill_one_by_one();
     }
 
     fn room(&mut self, now: Duration) -> Room {
@@ -338,29 +286,6 @@ impl<'a, S: Session> Serving<'a, S> {
         if self.leaves_to(To::Renew) { Ended::Renewed { useful: self.useful } } else { Ended::Stopped }
     }
 
-    /// The session is gone.
-    fn broken(mut self, broken: Broken) -> Ended {
-        let useful = self.useful || self.course.hunt.has_learned();
-        let finding = match &broken {
-            Broken::Closed(_) => {
-                let mut unanswered = self.flight.unanswered();
-                let oldest = unanswered.next();
-                let count = unanswered.count() + 1;
-                let (gap, known) = (self.flight.has_gap(), self.flight.has_known());
-                self.course.hunt.closed(oldest, count, gap, known)
-            }
-            Broken::Lost(_) => {
-                self.course.hunt.ended();
-                Finding::Nothing
-            }
-        };
-        self.find(finding);
-        if self.leaves_to(To::Renew) {
-            return self.left();
-        }
-        Ended::Failed { error: broken.into(), useful }
-    }
-
     fn send(&mut self, publication: Publication) {
         let ids = publication.ids.clone();
         let (bytes, known) = (publication.payload.len(), self.is_known(&publication));
@@ -374,135 +299,6 @@ impl<'a, S: Session> Serving<'a, S> {
                     self.give_up(id, Cause::TooLarge, &error.to_string());
                 }
             }
-        }
-    }
-
-    fn acknowledge(&mut self, ids: &[Id]) {
-        self.retry.reset();
-        self.forward.stats.acknowledged.fetch_add(1, Ordering::Relaxed);
-        for id in ids {
-            self.flight.answered(*id);
-            if self.flight.gaps.remove(id) {
-                self.gap_retry.reset();
-                self.forward.outbox.acknowledge_gap(*id);
-                continue;
-            }
-            self.aside.settle(*id);
-            self.answers.taken += 1;
-            self.useful = true;
-            let finding = self.course.hunt.acknowledged(*id);
-            if self.course.hunt.witness() == Some(*id) {
-                self.course.witness = self.alone.take();
-            }
-            self.find(finding);
-        }
-        self.forward.outbox.acknowledge(ids);
-    }
-
-    /// They are refused for now: everything pauses, for it may mean the whole broker.
-    fn put_off(&mut self, ids: &[Id], reason: &str) {
-        if let Some(count) = self.forward.stats.put_off.count() {
-            tracing::warn!(count, "the broker refused a message for now: {reason}; it is sent again");
-        }
-        let now = self.forward.clock.monotonic();
-        let mut pauses = false;
-        for id in ids {
-            let bytes = self.flight.answered(*id);
-            if self.flight.gaps.remove(id) {
-                self.gaps_from = self.gaps_from.max(now + self.gap_retry.wait());
-                self.forward.outbox.put_back(&[*id]);
-                continue;
-            }
-            self.answers.refused += 1;
-            // What lies aside pauses for itself: a pause of all could outlast it, and it would be the first again.
-            if !self.aside.refuse(*id, bytes, self.answers, now) {
-                self.forward.outbox.put_back(&[*id]);
-                pauses = true;
-            }
-            let finding = self.course.hunt.settled(*id);
-            self.find(finding);
-        }
-        if pauses && self.held_until.is_none() {
-            self.held_until = Some(now + self.retry.wait());
-        }
-    }
-
-    /// It will never be taken. The one place where a message is given up.
-    fn give_up(&mut self, id: Id, cause: Cause, reason: &str) {
-        self.flight.answered(id);
-        if self.flight.gaps.remove(&id) {
-            return self.keep_gap(id, reason);
-        }
-        self.useful = true;
-        self.aside.settle(id);
-        match self.forward.outbox.give_up(id, cause, reason) {
-            Some(true) => {
-                if let Some(count) = self.forward.stats.given_up.count() {
-                    tracing::error!(
-                        %id,
-                        cause = cause.name(),
-                        count,
-                        "the broker will not take a message: {reason}; it is put with the dead letters, and a gap record \
-                         tells of it (`weir buffer dead-letters` lists them, and sends them again once the cause is mended)"
-                    );
-                }
-            }
-            Some(false) => {
-                if let Some(count) = self.forward.stats.refused_again.count() {
-                    tracing::warn!(
-                        %id,
-                        cause = cause.name(),
-                        count,
-                        "the broker will not take a dead letter that was sent again: {reason}; it is one as before, and \
-                         its loss was told then"
-                    );
-                }
-            }
-            // It was lost before the answer came, by the ledger.
-            None => {}
-        }
-        let finding = self.course.hunt.settled(id);
-        self.find(finding);
-    }
-
-    /// A gap record is never given up: it is told again later, in this session or the next.
-    fn keep_gap(&mut self, id: Id, reason: &str) {
-        tracing::error!(%id, "the broker will not take a gap record: {reason}; they are kept, and told again later");
-        self.gaps_from = self.forward.clock.monotonic() + GAPS_KEPT;
-        self.forward.outbox.put_back(&[id]);
-    }
-
-    /// Acts on what the hunt has found.
-    fn find(&mut self, finding: Finding) {
-        match finding {
-            Finding::Nothing => {}
-            Finding::OneByOne(id) => tracing::warn!(
-                %id,
-                "the broker closes the connection with the same message unanswered, or one of a device that it has closed \
-                 on before: messages go one at a time, to find out whether it closes on one of them"
-            ),
-            Finding::Poison(id) => {
-                let found = self.alone.take().filter(|publication| publication.ids.contains(&id));
-                if let Some(Publication { kind: Kind::Data { device }, .. }) = found {
-                    self.course.guilty.note(&device);
-                }
-                let reason = "it closes the connection on it each time, and takes others";
-                self.give_up(id, Cause::Poison, reason);
-            }
-            Finding::Acquitted => {
-                tracing::info!("the broker takes the messages one at a time: none is to blame")
-            }
-            Finding::Gaps => {
-                tracing::error!(
-                    "the broker seems to close the connection on gap records, as it takes the messages alone: they are \
-                     kept, and told again in an hour; does it let this gateway publish on weir/+/gaps?"
-                );
-                self.gaps_from = self.forward.clock.monotonic() + GAPS_KEPT;
-                self.course.gaps_from = self.gaps_from;
-            }
-            Finding::Everything => tracing::warn!(
-                "the broker closes the connection on every message that is sent alone: none is given up for that"
-            ),
         }
     }
 
