@@ -28,14 +28,17 @@
 //!
 //! How: [`queue`] decides, without I/O and without a clock, and asks for one job at a time. One task, begun by
 //! [`Outbox::open`] and ended with the last handle, carries the jobs to a thread that may block, the store with them:
-//! nobody else can use it meanwhile, and nothing can queue up. [`sqlite`] is the store, [`store`] the seam between.
+//! nobody else can use it meanwhile, and nothing can queue up. [`sqlite`] is the store, [`store`] the seam between;
+//! [`start`] finds out where the run before has left it.
 
+mod config;
 mod dead;
 mod ledger;
 mod look;
 mod queue;
 mod replay;
 mod sqlite;
+mod start;
 mod stats;
 mod store;
 #[cfg(test)]
@@ -48,148 +51,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::model::{Cause, Gap, Id, Message, Stamp};
-use crate::units::{self, Size};
+use crate::model::{Cause, Gap, Id, Message};
 
+pub use config::{CommitEvery, Config, Durability, WhenFull};
 pub use look::{DeadLetter, Page, Place};
-use queue::{Ask, Queue, Settings, Step};
+use queue::{Ask, Queue, Settings};
 pub use replay::Replay;
 use sqlite::Sqlite;
+use start::begin;
 pub use stats::Stats;
-use store::{Done, Job, Known, Store};
+use store::Store;
 use writer::Shared;
-
-/// `[buffer]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// What a power cut can take.
-    pub durability: Durability,
-    /// The most that the database and its log take on the disk.
-    pub max_bytes: Size,
-    /// How long a message may wait.
-    #[serde(deserialize_with = "units::duration")]
-    pub max_age: Duration,
-    /// What is lost where there is no room.
-    pub when_full: WhenFull,
-    /// So much stays free on the disk: the database grows only where it and its log leave that.
-    pub min_free: Size,
-    /// How long a message may be unacknowledged in memory under [`Durability::WhenOffline`].
-    #[serde(deserialize_with = "units::duration")]
-    pub spill_after: Duration,
-    /// How long commits are gathered; by default 10 s when offline, 1 s always.
-    pub commit_every: Option<CommitEvery>,
-    /// How a backlog is sent.
-    pub replay: Replay,
-}
-
-/// A duration, so that `commit_every` can be left out.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct CommitEvery(#[serde(deserialize_with = "units::duration")] pub Duration);
-
-/// Bytes of messages in memory at which they are written without delay.
-const MEMORY_SOFT: usize = 1 << 20;
-/// Bytes of messages in memory beyond which the oldest are lost, if the disk does not take them.
-const MEMORY_HARD: usize = 4 << 20;
-/// The least `max_bytes`: the ledger, the log and some messages.
-const MAX_BYTES_MIN: Size = Size(4 << 20);
-/// The least `max_age`.
-const MAX_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// How long [`Outbox::append`] waits for the disk to make room.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What a power cut can take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// What was unacknowledged for less than `spill_after` and `commit_every`; nothing is written while the link
-    /// is up.
-    #[default]
-    WhenOffline,
-    /// What is younger than `commit_every`.
-    Always,
-}
-
-/// What is lost where there is no room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenFull {
-    /// What has waited longest.
-    #[default]
-    DropOldest,
-    /// What comes.
-    DropNewest,
-}
-
-impl WhenFull {
-    /// As it is written in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DropOldest => "drop_oldest",
-            Self::DropNewest => "drop_newest",
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            durability: Durability::WhenOffline,
-            max_bytes: Size(256 << 20),
-            max_age: Duration::from_secs(7 * 24 * 3_600),
-            when_full: WhenFull::DropOldest,
-            min_free: Size(64 << 20),
-            spill_after: Duration::from_secs(5),
-            commit_every: None,
-            replay: Replay::default(),
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong across keys, as (key, what and what to do).
-    #[must_use]
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        if self.max_bytes < MAX_BYTES_MIN {
-            problems.push(("max_bytes", format!("`max_bytes` must be at least {MAX_BYTES_MIN}")));
-        }
-        if self.max_age < MAX_AGE_MIN {
-            let least = units::show(MAX_AGE_MIN);
-            problems.push(("max_age", format!("`max_age` must be at least {least}")));
-        }
-        problems
-    }
-
-    fn settings(&self) -> Settings {
-        let max_bytes = self.max_bytes.0;
-        let (spill_after, commit_every) = match self.durability {
-            Durability::WhenOffline => (self.spill_after, Duration::from_secs(10)),
-            Durability::Always => (Duration::ZERO, Duration::from_secs(1)),
-        };
-        let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Settings {
-            spill_after,
-            commit_every: self.commit_every.map_or(commit_every, |CommitEvery(every)| every),
-            memory_soft: MEMORY_SOFT,
-            memory_hard: MEMORY_HARD,
-            commit_max: size(Sqlite::commit_max(max_bytes)),
-            message_max: size(Sqlite::message_max(max_bytes)).min(MEMORY_HARD),
-            saved_max: size(max_bytes / 4),
-            max_age: self.max_age,
-            when_full: self.when_full,
-            dead_max: size(Sqlite::dead_max(max_bytes)),
-        }
-    }
-}
 
 /// A message on its way out.
 #[derive(Clone, Debug, PartialEq)]
@@ -461,42 +340,4 @@ impl Outbox {
         self.shared.change(|queue| queue.close(saved, now));
         self.shared.wait(&self.shared.closed, |queue| queue.is_closed().then_some(())).await;
     }
-}
-
-/// A queue with what `store` holds, if it opens, and what the run before left. Does the small write of the start.
-fn begin(store: &mut dyn Store, settings: Settings, stamp: Stamp) -> (Queue, Option<Vec<u8>>) {
-    let now = stamp.monotonic;
-    let mut opened = store.open(&Known::default(), stamp.wall);
-    let before = opened.as_mut().ok().and_then(|found| found.run.as_mut());
-    let saved = before.and_then(|run| run.saved.take());
-    let epoch = match &opened {
-        Ok(found) => epoch(found.run.as_ref().map(|run| run.epoch), stamp),
-        Err(_) => random_epoch(),
-    };
-    let mut queue = Queue::new(settings, epoch, Arc::default());
-    queue.finish(Done::Open(opened), now);
-    if let Step::Work(job @ Job::Commit(_)) = queue.step(stamp) {
-        let done = job.run(store, stamp.wall);
-        if matches!(done, Done::Commit(Err(_))) {
-            // An epoch that is not stored might be given again.
-            queue.change_epoch(random_epoch());
-        }
-        queue.finish(done, now);
-    }
-    (queue, saved)
-}
-
-/// The greater of the stored epoch plus 1 and the Unix time in seconds; without either to rely on a random one.
-fn epoch(before: Option<u64>, now: Stamp) -> u64 {
-    let seconds = u64::try_from(now.wall.0 / 1_000).unwrap_or(0);
-    match before {
-        Some(before) => before.saturating_add(1).max(seconds),
-        None if now.synced => seconds,
-        None => random_epoch(),
-    }
-}
-
-/// 2^52 to 2^53: above every Unix time, and exact where somebody reads it as a floating-point number.
-fn random_epoch() -> u64 {
-    fastrand::u64(1 << 52..1 << 53)
 }

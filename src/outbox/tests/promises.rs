@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::super::Outgoing;
 use super::super::queue::{Settings, Step};
-use super::super::{Outgoing, epoch};
+use super::super::start::epoch;
 use super::platter::{Faults, Faulty, Platter};
 use super::{
     A_MOMENT, ALWAYS, WHEN_OFFLINE, commits, gaps, ids, message, messages, number, numbers, open, settings,
