@@ -15,9 +15,9 @@
 //! first message not handed out (`cursor`), but for `out`. A message that is evicted, expired, purged or found damaged
 //! is handed to the ledger instead of the uplink, and deleted in the very commit that makes its ledger entry durable.
 //!
-//! This file has the queue as its users see it. [`schedule`] says when the disk is used, [`commit`] what for,
-//! [`disk`] what is known of it, [`losing`] what leaves unsent, [`ages`] how old it is, and [`asked`] answers those who
-//! only look.
+//! This file has what the queue knows, and takes messages in; [`out`] hands them out. [`schedule`] says when the disk is
+//! used, [`commit`] what for, [`disk`] what is known of it, and [`check`] looks through it after a crash. [`losing`] has
+//! what leaves unsent, [`ages`] how old it is, and [`asked`] answers those who only look.
 
 mod ages;
 mod asked;
@@ -25,6 +25,7 @@ mod check;
 mod commit;
 mod disk;
 mod losing;
+mod out;
 mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -32,11 +33,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::dead::{self, DeadLetters};
+use super::dead::DeadLetters;
 use super::ledger::Ledger;
-use super::store::{AHEAD, Dead, Met, Position, Row};
+use super::store::{Dead, Met, Position, Row};
 use super::{Stats, WhenFull};
-use crate::model::{Cause, Gap, Id, Stamp};
+use crate::model::{Cause, Gap, Id};
 
 use ages::{Ages, Since};
 pub(super) use asked::Ask;
@@ -291,134 +292,6 @@ impl Queue {
         position
     }
 
-    /// Hands out the next messages, in order, those first that are to be handed out again: at most `messages`, and at
-    /// most `bytes` of them, but one always. Each with whether its provisional times are to be shifted: if `shifts`,
-    /// unless it was handed out before.
-    pub(super) fn take(
-        &mut self,
-        messages: usize,
-        bytes: usize,
-        shifts: bool,
-        now: Duration,
-    ) -> Vec<(Id, Arc<[u8]>, bool)> {
-        let mut taken = Vec::new();
-        if !matches!(self.closing, Closing::No) {
-            return taken;
-        }
-        let mut left = bytes;
-        while taken.len() < messages {
-            let mut fits = |size: usize, first: bool| {
-                let fits = first || size <= left;
-                left = left.saturating_sub(size);
-                fits
-            };
-            if let Some(position) = self.again.first().copied() {
-                let Some(entry) = self.out.get(&position) else {
-                    self.again.remove(&position);
-                    continue;
-                };
-                if !fits(entry.bytes.len(), taken.is_empty()) {
-                    break;
-                }
-                self.again.remove(&position);
-                taken.push((entry.id, Arc::clone(&entry.bytes), entry.shifts));
-                continue;
-            }
-            if self.evicting || self.salvaging {
-                break;
-            }
-            let mut entry = match self.ahead.front() {
-                Some(Met::Damaged(_)) => {
-                    self.ahead.pop_front();
-                    self.lose_damaged(now);
-                    continue;
-                }
-                Some(Met::Row(row)) => {
-                    if row.position < self.purge_below || !fits(row.bytes.len(), taken.is_empty()) {
-                        break;
-                    }
-                    let (position, id, bytes) = (row.position, row.id, Arc::clone(&row.bytes));
-                    self.ahead.pop_front();
-                    let since = self.ages.since(position).min(ages::since(now));
-                    Entry { position, id, bytes, since, stored: true, shifts }
-                }
-                None if self.next_read < self.stored_end => break,
-                None => {
-                    let Some(first) = self.tail.front() else { break };
-                    if first.position < self.purge_below || !fits(first.bytes.len(), taken.is_empty()) {
-                        break;
-                    }
-                    let Some(entry) = self.tail.pop_front() else { break };
-                    self.tail_bytes -= entry.cost();
-                    self.next_read = entry.position + 1;
-                    entry
-                }
-            };
-            if self.positions.contains_key(&entry.id) {
-                // It is out already: a crash has left a letter that was sent again in both places.
-                if entry.stored {
-                    self.settle_row(entry.cost(), now);
-                }
-                continue;
-            }
-            entry.shifts = shifts;
-            taken.push((entry.id, Arc::clone(&entry.bytes), shifts));
-            self.positions.insert(entry.id, entry.position);
-            self.out.insert(entry.position, entry);
-        }
-        self.hungry = self.next_read < self.stored_end && self.ahead.len() < AHEAD.0 / 2;
-        self.count();
-        taken
-    }
-
-    /// Forgets messages that were answered for. Ids that are not out are ignored.
-    pub(super) fn acknowledge(&mut self, ids: &[Id], now: Duration) {
-        for id in ids {
-            if self.settle(*id, now).is_some() {
-                self.stats.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.count();
-    }
-
-    /// Has messages and gaps handed out again. Ids that are not out are ignored.
-    pub(super) fn put_back(&mut self, ids: &[Id]) {
-        for id in ids {
-            match self.positions.get(id) {
-                Some(position) => drop(self.again.insert(*position)),
-                None => self.ledger.put_back(*id),
-            }
-        }
-    }
-
-    /// Has everything handed out again that is out, gaps too.
-    pub(super) fn put_back_all(&mut self) {
-        self.again.extend(self.out.keys());
-        self.ledger.put_back_all();
-        // Nobody is there to be told: what is lost from now on can gather in open records.
-        self.gaps_wanted = false;
-    }
-
-    /// Enters a message that is out as lost, and with a reason keeps it among the dead letters. An id that is not out is
-    /// ignored. Whether it is a new loss; `None` where it is not out.
-    pub(super) fn give_up(
-        &mut self,
-        id: Id,
-        cause: Cause,
-        reason: Option<&str>,
-        stamp: Stamp,
-    ) -> Option<bool> {
-        let mut is_new = None;
-        if let Some(Entry { id, bytes, .. }) = self.settle(id, stamp.monotonic) {
-            is_new = Some(self.lose(cause, &bytes, stamp.monotonic));
-            if let Some(reason) = reason.map(dead::reason) {
-                self.bury(Dead { id, bytes, cause, reason, at: stamp.wall });
-            }
-        }
-        self.count();
-        is_new
-    }
-
     /// Hands out the gap records that can be, and asks for those that cannot yet.
     pub(super) fn gaps(&mut self) -> Vec<Gap> {
         if !matches!(self.closing, Closing::No) {
@@ -448,24 +321,6 @@ impl Queue {
     fn next_id(&mut self) -> Id {
         self.sequence += 1;
         Id { epoch: self.epoch, sequence: self.sequence }
-    }
-
-    /// Takes a message out of `out`.
-    fn settle(&mut self, id: Id, now: Duration) -> Option<Entry> {
-        let position = self.positions.remove(&id)?;
-        self.again.remove(&position);
-        let entry = self.out.remove(&position)?;
-        if entry.stored {
-            self.settle_row(entry.cost(), now);
-        }
-        Some(entry)
-    }
-
-    /// Counts a row that the disk no longer needs to have.
-    fn settle_row(&mut self, cost: usize, now: Duration) {
-        self.settled += 1;
-        self.settled_bytes += cost as u64;
-        self.settled_since.get_or_insert(now);
     }
 
     /// The first position that was not handed out: everything below it is out or settled.
