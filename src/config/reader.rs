@@ -29,17 +29,8 @@ pub(super) fn read(
     source: String,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Problems> {
-    let mut findings = Findings::new(&source);
-    let text = parse::without_bare_keys(&mut findings);
-    let root = parse::parse(&text, &mut findings);
-    let mut reader = Reader { root, variable, findings };
-    let config = reader.config();
-    let list = reader.findings.finish();
-    let problems = Problems { file: file.into(), source, list };
-    match config {
-        Some(config) if problems.count().0 == 0 => Ok(Loaded { config, warnings: problems }),
-        _ => Err(problems),
-    }
+    let (config, warnings) = read_part(file, source, variable, |reader| reader.config())?;
+    Ok(Loaded { config, warnings })
 }
 
 /// The runtime directory that `source` names, if that can be told: whatever its other tables say.
@@ -48,15 +39,25 @@ pub(super) fn runtime_dir(
     source: String,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<PathBuf, Problems> {
+    read_part(file, source, variable, |reader| reader.gateway()).map(|(gateway, _)| gateway.runtime_dir)
+}
+
+/// What `part` reads of `source`, and what it warns of; where there is an error, nothing but what is wrong.
+fn read_part<T>(
+    file: &Path,
+    source: String,
+    variable: &dyn Fn(&str) -> Option<String>,
+    part: impl FnOnce(&mut Reader<'_, '_>) -> Option<T>,
+) -> Result<(T, Problems), Problems> {
     let mut findings = Findings::new(&source);
     let text = parse::without_bare_keys(&mut findings);
     let root = parse::parse(&text, &mut findings);
     let mut reader = Reader { root, variable, findings };
-    let gateway = reader.gateway();
+    let part = part(&mut reader);
     let list = reader.findings.finish();
     let problems = Problems { file: file.into(), source, list };
-    match gateway {
-        Some(gateway) if problems.count().0 == 0 => Ok(gateway.runtime_dir),
+    match part {
+        Some(part) if problems.count().0 == 0 => Ok((part, problems)),
         _ => Err(problems),
     }
 }
