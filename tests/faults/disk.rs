@@ -154,6 +154,19 @@ impl Field {
         );
         verdict
     }
+
+    /// Kills the agent with all it has on the disk, ends the outage, and holds that everything arrives in order.
+    fn loses_nothing_by_a_kill(&mut self, what: &str) {
+        // What came last is on the disk within a second and one commit.
+        thread::sleep(Duration::from_secs(4));
+        self.site.agent.kill().unwrap();
+        self.site.broker.restart().unwrap();
+        self.site.agent.start_until("open").unwrap();
+        self.count_for(Duration::from_secs(1));
+        let verdict = self.verdict(what);
+        assert!(verdict.lost.is_empty() && verdict.reordered == 0, "{:?}", verdict.lost);
+        assert!(self.site.agent.terminate().unwrap().success());
+    }
 }
 
 fn n(message: &Value) -> u64 {
@@ -205,15 +218,7 @@ fn g8_a_disk_that_is_full_for_a_while_costs_nothing() {
     field.card.free();
     field.count_for(Duration::from_secs(2));
     field.site.agent.wait_for("the buffer is on the disk again").unwrap();
-    // What came last is on the disk within a second and one commit.
-    thread::sleep(Duration::from_secs(4));
-    field.site.agent.kill().unwrap();
-    field.site.broker.restart().unwrap();
-    field.site.agent.start_until("open").unwrap();
-    field.count_for(Duration::from_secs(1));
-    let verdict = field.verdict("full disk");
-    assert!(verdict.lost.is_empty() && verdict.reordered == 0, "{:?}", verdict.lost);
-    assert!(field.site.agent.terminate().unwrap().success());
+    field.loses_nothing_by_a_kill("full disk");
 }
 
 /// What has to go while the card is short is told by number.
@@ -264,14 +269,7 @@ fn g8_a_card_that_is_read_only_at_the_start_is_used_once_it_can_be_written() {
     assert_eq!(said("it is read-only: mount its file system writable"), 1, "{:?}", field.site.agent.log());
     field.card.remount("rw");
     field.site.agent.wait_for("the buffer has its file again").unwrap();
-    thread::sleep(Duration::from_secs(4));
-    field.site.agent.kill().unwrap();
-    field.site.broker.restart().unwrap();
-    field.site.agent.start_until("open").unwrap();
-    field.count_for(Duration::from_secs(1));
-    let verdict = field.verdict("read-only at the start");
-    assert!(verdict.lost.is_empty() && verdict.reordered == 0, "{:?}", verdict.lost);
-    assert!(field.site.agent.terminate().unwrap().success());
+    field.loses_nothing_by_a_kill("read-only at the start");
 }
 
 /// A card whose file system turns read-only at an error, as the kernel has it, does not stop the stream. (Linux lets
