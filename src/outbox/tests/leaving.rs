@@ -10,11 +10,12 @@ use super::super::dead::LETTERS_MAX;
 use super::super::queue::Settings;
 use super::super::{Outbox, Outgoing, Place, WhenFull};
 use super::platter::{Faults, Faulty, Platter};
-use super::{A_MOMENT, ALWAYS, WHEN_OFFLINE, ids, message, messages, numbers, open, settings, stored};
+use super::{
+    A_MOMENT, ALWAYS, WALL, WHEN_OFFLINE, count, ids, message, messages, numbers, open, settings, stored,
+};
 use crate::clock::Clock;
 use crate::model::{Cause, Gap, Id, Timestamp};
 
-const WALL: i64 = 1_700_000_000_000;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn hour(durability: (u64, u64)) -> Settings {
@@ -42,10 +43,6 @@ async fn gaps(outbox: &Outbox) -> Vec<Gap> {
         all.extend(gaps);
     }
     all
-}
-
-fn count(gaps: &[Gap], cause: Cause) -> u64 {
-    gaps.iter().filter(|gap| gap.cause == cause).filter_map(|gap| gap.messages).sum()
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use super::queue::Settings;
 use super::store::Store;
 use super::{Opened, Outbox, Outgoing, WhenFull};
 use crate::clock::Clock;
-use crate::model::{Body, Gap, Id, Message, Metric, Timestamp, Value};
+use crate::model::{Body, Cause, Gap, Id, Message, Metric, Stamp, Timestamp, Value};
 use platter::Platter;
 
 /// The `number`-th message: its time is its number, so that it can be told by it.
@@ -74,8 +74,16 @@ fn settings((spill_after, commit_every): (u64, u64)) -> Settings {
     }
 }
 
+/// The wall clock of what begins at monotonic zero.
+const WALL: i64 = 1_700_000_000_000;
+
+/// `now` by a trusted clock.
+fn stamp(now: Duration) -> Stamp {
+    Stamp { wall: Timestamp(WALL).after(now), monotonic: now, synced: true }
+}
+
 fn open(store: impl Store + 'static, settings: Settings) -> Opened {
-    Outbox::over(Box::new(store), settings, Clock::injected(Timestamp(1_700_000_000_000), true))
+    Outbox::over(Box::new(store), settings, Clock::injected(Timestamp(WALL), true))
 }
 
 fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<Message> {
@@ -89,6 +97,11 @@ async fn taken(outbox: &Outbox) -> Vec<Outgoing> {
 
 async fn gaps(outbox: &Outbox) -> Vec<Gap> {
     timeout(Duration::from_secs(11), outbox.gaps()).await.unwrap_or_default()
+}
+
+/// How many messages were told as lost by this cause.
+fn count(gaps: &[Gap], cause: Cause) -> u64 {
+    gaps.iter().filter(|gap| gap.cause == cause).filter_map(|gap| gap.messages).sum()
 }
 
 fn numbers(outgoing: &[Outgoing]) -> Vec<u64> {

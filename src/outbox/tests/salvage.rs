@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::super::{Config, Durability, Opened, Outbox};
-use super::{message, number};
+use super::{WALL, message, number};
 use crate::clock::Clock;
 use crate::model::{Cause, Gap, Id, Timestamp};
 use crate::units::Size;
@@ -23,7 +23,7 @@ const LATER: u64 = MESSAGES as u64;
 
 fn open(dir: &Path) -> Opened {
     let config = Config { durability: Durability::Always, max_bytes: Size(8 << 20), ..Config::default() };
-    Outbox::open(&config, dir, Clock::injected(Timestamp(1_700_000_000_000), true))
+    Outbox::open(&config, dir, Clock::injected(Timestamp(WALL), true))
 }
 
 /// Leaves a file with messages, some of which go on in overflow pages; after a crash with a log beside it.

@@ -12,9 +12,10 @@ use super::super::queue::{Ask, Queue, Settings, Step};
 use super::super::store::{Job, Position, Store};
 use super::platter::{Faults, Faulty, Platter};
 use super::{
-    ALWAYS, WHEN_OFFLINE, commits, ids, message, messages, number, numbers, open, settings, stored, taken,
+    ALWAYS, WHEN_OFFLINE, commits, ids, message, messages, number, numbers, open, settings, stamp, stored,
+    taken,
 };
-use crate::model::{Id, Message, Stamp, Timestamp};
+use crate::model::{Id, Message, Timestamp};
 
 /// What somebody sees, and where to look on.
 type Part = (Vec<(Id, Arc<[u8]>)>, Option<Position>);
@@ -94,10 +95,6 @@ impl Desk {
             self.finish(&job);
         }
     }
-}
-
-fn stamp(now: Duration) -> Stamp {
-    Stamp { wall: Timestamp(1_700_000_000_000).after(now), monotonic: now, synced: true }
 }
 
 fn name(job: &Job) -> &'static str {

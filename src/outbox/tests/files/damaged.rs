@@ -7,8 +7,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::time::sleep;
 
-use super::super::{gaps, numbers};
-use super::{WALL, drain, leave_ten, messages, names, open};
+use super::super::{WALL, gaps, numbers};
+use super::{drain, leave_ten, messages, names, open};
 use crate::model::Cause;
 
 #[tokio::test(start_paused = true)]

@@ -14,12 +14,10 @@ use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
 use super::super::{Config, Durability, Opened, Outbox, Outgoing};
-use super::{gaps, message, numbers};
+use super::{WALL, gaps, message, numbers};
 use crate::clock::Clock;
 use crate::model::{Cause, Id, Message, Timestamp};
 use crate::units::Size;
-
-const WALL: i64 = 1_700_000_000_000;
 
 fn open(dir: &Path) -> Opened {
     let config = Config { durability: Durability::Always, max_bytes: Size(4 << 20), ..Config::default() };

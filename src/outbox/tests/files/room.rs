@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::super::{gaps, message, number, numbers};
-use super::{WALL, bytes_in, drain, messages, open};
+use super::super::{WALL, count, gaps, message, number, numbers};
+use super::{bytes_in, drain, messages, open};
 use crate::clock::Clock;
 use crate::model::{Cause, Timestamp};
 use crate::outbox::sqlite::Sqlite;
@@ -58,12 +58,10 @@ async fn g6_a_message_that_can_never_fit_is_lost_alone_and_the_largest_that_can_
         }
     }
     let told = gaps(&outbox).await;
-    let count =
-        |cause| -> u64 { told.iter().filter(|gap| gap.cause == cause).filter_map(|gap| gap.messages).sum() };
-    assert_eq!(count(Cause::TooLarge), 2);
+    assert_eq!(count(&told, Cause::TooLarge), 2);
     let left = numbers(&drain(&outbox).await);
     assert_eq!(left.last(), Some(&2_029));
-    assert_eq!(left.len() as u64 + count(Cause::Evicted) + 2, 2_030);
+    assert_eq!(left.len() as u64 + count(&told, Cause::Evicted) + 2, 2_030);
 }
 
 /// What is free in a directory on a disk of the size that the file `disk` there says.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot::{self, Sender};
 
-use super::super::number;
-use super::world::{AGE, World, stamp};
+use super::super::{number, stamp};
+use super::world::{AGE, World};
 use crate::model::{Cause, Id, Message};
 use crate::outbox::dead::LETTERS_MAX;
 use crate::outbox::queue::{Ask, Step};

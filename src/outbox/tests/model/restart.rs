@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::number;
 use super::super::platter::{Faulty, Platter};
+use super::super::{number, stamp};
 use super::Death;
-use super::world::{World, stamp};
+use super::world::World;
 use crate::model::{Cause, Gap, Id, Message, Timestamp};
 use crate::outbox::begin;
 use crate::outbox::queue::Step;

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::platter::{Faults, Faulty};
-use super::super::{message, number};
+use super::super::{message, number, stamp};
 use super::Op;
-use crate::model::{Cause, Gap, Id, Message, Stamp, Timestamp};
+use crate::model::{Cause, Gap, Id, Message, Timestamp};
 use crate::outbox::begin;
 use crate::outbox::queue::{Queue, Settings, Step};
 use crate::outbox::store::{Commit, Done, Job, Met, Position, Store};
@@ -328,10 +328,6 @@ impl<'a> World<'a> {
         }
         panic!("it works for ever: {:?} {:?}", self.queue.step(stamp(self.now)), self.queue);
     }
-}
-
-pub(super) fn stamp(now: Duration) -> Stamp {
-    Stamp { wall: Timestamp(1_700_000_000_000).after(now), monotonic: now, synced: true }
 }
 
 /// The `max_age` of those worlds where messages expire.
