@@ -4,29 +4,33 @@
 //! silent (Serial Line V1.02, section 2.5.1.1), what lies in the kernel by then is no answer to it, and what comes
 //! must have the unit, the function and the length that were asked for, and a right CRC. On Modbus TCP the transaction
 //! id tells. A line that fails is closed; the next exchange opens it again.
+//!
+//! Here is what both have in common: the line's state, the silence before a request, and the bytes that go and come.
+//! `frames` and `transactions` are the two ways to tell the answer, `wire` is what carries the bytes.
+
+mod frames;
+mod transactions;
+mod wire;
 
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
 use super::config::{Framing, Target};
-use super::pdu::{Answer, Asked, EXCEPTION, Exception};
+use super::pdu::{Answer, Asked, Exception};
 use super::timing::Timing;
-use super::{dial, mbap, rtu};
 use crate::clock::Clock;
-use crate::sources::port::{self, Port};
 use crate::sources::{SourceError, Tap};
+use wire::Wire;
 
 /// A line, open or not.
 #[derive(Debug)]
 pub(super) struct Line {
     target: Target,
     clock: Clock,
-    open: Option<Open>,
+    open: Option<Wire>,
     /// When bytes were last on it, as far as is known.
     last: Duration,
     /// Until when the answer may come to a request whose asker has gone away.
@@ -44,12 +48,6 @@ pub(super) struct Line {
     fresh: bool,
     /// Who looks on at this exchange, and what has come in it so far.
     tap: Option<(Tap, Vec<u8>)>,
-}
-
-#[derive(Debug)]
-enum Open {
-    Serial(Port),
-    Network(TcpStream),
 }
 
 /// How one device is asked.
@@ -142,18 +140,11 @@ impl Line {
         }
         self.buffer.clear();
         self.unanswered = 0;
-        self.open = Some(match &self.target {
-            Target::Serial(name, settings) => {
-                let port = port::open(name, settings)?;
-                self.fresh = true;
-                Open::Serial(port)
-            }
-            Target::Network(address, _) => {
-                let stream = dial::connect(address).await?;
-                self.abandoned = Duration::ZERO;
-                Open::Network(stream)
-            }
-        });
+        self.open = Some(Wire::open(&self.target).await?);
+        match self.target {
+            Target::Serial(..) => self.fresh = true,
+            Target::Network(..) => self.abandoned = Duration::ZERO,
+        }
         self.last = self.clock.monotonic();
         Ok(())
     }
@@ -177,7 +168,7 @@ impl Line {
         match &heard {
             Ok(Heard { outcome: Outcome::Silence, .. }) => {
                 self.unanswered += 1;
-                if self.unanswered >= UNANSWERED_MAX && matches!(self.open, Some(Open::Network(_))) {
+                if self.unanswered >= UNANSWERED_MAX && self.is_network() {
                     self.open = None;
                 }
             }
@@ -186,7 +177,7 @@ impl Line {
         }
         self.abandoned = Duration::ZERO;
         let babble = self.babbles();
-        if babble && matches!(self.open, Some(Open::Network(_))) {
+        if babble && self.is_network() {
             self.open = None;
         }
         Ok(Heard { bytes: self.bytes, babble, ..heard? })
@@ -200,6 +191,10 @@ impl Line {
     /// Whether answers on it do not say which request they answer.
     pub(super) fn is_by_frame(&self) -> bool {
         !matches!(self.target, Target::Network(_, Framing::Tcp))
+    }
+
+    fn is_network(&self) -> bool {
+        matches!(self.target, Target::Network(..))
     }
 
     fn babbles(&self) -> bool {
@@ -227,7 +222,7 @@ impl Line {
             bytes: 0,
         };
         let mut quiet = self.silence(manner.pause, asked, &mut heard).await;
-        if quiet.is_err() && was_open && matches!(self.open, Some(Open::Network(_))) {
+        if quiet.is_err() && was_open && self.is_network() {
             // Many gateways close a connection that was not used for a while: that is no failure yet.
             self.open = None;
             self.open().await?;
@@ -258,7 +253,7 @@ impl Line {
         yield_now().await;
         loop {
             let now = self.clock.monotonic();
-            let flooded = self.babbles() && matches!(self.target, Target::Network(..));
+            let flooded = self.babbles() && self.is_network();
             if flooded || now > begun.max(self.abandoned) + rest + SILENCE_MAX {
                 return Ok(false);
             }
@@ -276,135 +271,14 @@ impl Line {
         Ok(true)
     }
 
-    /// An exchange in RTU frames.
-    async fn by_frame(
-        &mut self,
-        asked: &Asked,
-        manner: Manner,
-        values: &mut Vec<u8>,
-        mut heard: Heard,
-    ) -> Result<Heard, SourceError> {
-        let Timing { character, pieces, silence } = self.timing();
-        let request = rtu::request(asked);
-        // Unit, function, length, values and CRC.
-        let whole = 5 + asked.bytes();
-        let on_the_line = character * (8 + u32::try_from(whole).unwrap_or(u32::MAX));
-        let deadline = self.clock.monotonic() + manner.timeout + on_the_line;
-        self.write(asked, &request, deadline).await?;
-        let (mut damaged, mut unclear, mut other) = (false, false, None);
-        loop {
-            // Where an answer would be complete, no piece of it is missing.
-            let pieces = if self.buffer.len() < whole { pieces } else { pieces / 8 };
-            let until =
-                if self.buffer.is_empty() { deadline } else { deadline.min(self.last + pieces.max(silence)) };
-            // What has come by the deadline is looked at once more, however much follows it.
-            let mut over = false;
-            if self.read(until).await? {
-                while let Some((before, answer)) = rtu::find(&self.buffer, asked) {
-                    let behind = before + answer.frame();
-                    let outcome = take(answer, values);
-                    let rest = self.buffer.split_off(behind);
-                    self.buffer.truncate(before);
-                    self.pass_over(asked, &mut heard);
-                    self.buffer.extend_from_slice(&rest);
-                    if manner.in_doubt && matches!(outcome, Outcome::Exception(_)) {
-                        unclear = true;
-                        continue;
-                    }
-                    self.pass_over(asked, &mut heard);
-                    if unclear {
-                        // So that was the other's.
-                        self.came_late(exception_to(asked), &mut heard);
-                    }
-                    heard.outcome = outcome;
-                    return Ok(heard);
-                }
-                self.bound();
-                over = self.babbles() || self.clock.monotonic() >= deadline;
-                if !over {
-                    continue;
-                }
-            }
-            if !self.buffer.is_empty() {
-                match self.pass_over(asked, &mut heard) {
-                    rtu::Stray::Echo | rtu::Stray::Frame(_) => {}
-                    rtu::Stray::Other(unit) => other = Some(unit),
-                    rtu::Stray::Noise => damaged = true,
-                    rtu::Stray::Damaged => {
-                        heard.outcome = Outcome::Damaged;
-                        return Ok(heard);
-                    }
-                }
-            }
-            if over || self.clock.monotonic() >= deadline {
-                heard.may_come = true;
-                let damaged = damaged || self.babbles();
-                heard.outcome = if unclear { Outcome::Unclear } else { missing(other, damaged) };
-                return Ok(heard);
-            }
-        }
-    }
-
-    /// An exchange in Modbus TCP.
-    async fn by_transaction(
-        &mut self,
-        asked: &Asked,
-        manner: Manner,
-        values: &mut Vec<u8>,
-        mut heard: Heard,
-    ) -> Result<Heard, SourceError> {
-        self.transaction = self.transaction.wrapping_add(1);
-        let deadline = self.clock.monotonic() + manner.timeout;
-        self.write(asked, &mbap::request(asked, self.transaction), deadline).await?;
-        let (mut unfit, mut over, mut other) = (false, false, None);
-        loop {
-            match mbap::hear(&self.buffer, asked, self.transaction) {
-                mbap::Heard::Nothing => {
-                    if over || !self.read(deadline).await? {
-                        heard.outcome = missing(other, unfit || self.babbles());
-                        return Ok(heard);
-                    }
-                    // What has come by the deadline is looked at once more, however much follows it.
-                    over = self.babbles() || self.clock.monotonic() >= deadline;
-                }
-                mbap::Heard::Answer(answer, length) => {
-                    heard.outcome = take(answer, values);
-                    self.buffer.drain(..length);
-                    return Ok(heard);
-                }
-                mbap::Heard::Late(length) => {
-                    heard.late += 1;
-                    heard.late_unit = self.buffer.get(6).copied();
-                    self.buffer.drain(..length);
-                }
-                mbap::Heard::Unfit(length) => {
-                    match self.buffer.get(6).filter(|unit| **unit != asked.unit) {
-                        Some(unit) => other = Some(*unit),
-                        None => unfit = true,
-                    }
-                    self.buffer.drain(..length);
-                }
-                mbap::Heard::Broken => {
-                    let cause =
-                        "what it sends is no Modbus TCP: is it a converter that needs `framing = \"rtu\"`?";
-                    return Err(SourceError::Gone { what: self.name(), cause: cause.to_owned() });
-                }
-            }
-        }
-    }
-
     /// Sends a request.
     async fn write(&mut self, asked: &Asked, request: &[u8], deadline: Duration) -> Result<(), SourceError> {
         if let Some((tap, _)) = &self.tap {
             tap.sent(Some(format!("unit {}: {asked}", asked.unit)), request);
         }
         let until = self.clock.instant(deadline);
-        let sent = match &mut self.open {
-            Some(Open::Serial(port)) => timeout_at(until, port.write_all(request)).await,
-            Some(Open::Network(stream)) => timeout_at(until, stream.write_all(request)).await,
-            None => return Err(self.gone(None)),
-        };
-        match sent {
+        let Some(wire) = &mut self.open else { return Err(self.gone(None)) };
+        match timeout_at(until, wire.write(request)).await {
             Ok(Ok(())) => {
                 (self.last, self.abandoned) = (self.clock.monotonic(), deadline);
                 Ok(())
@@ -418,12 +292,8 @@ impl Line {
     async fn read(&mut self, until: Duration) -> Result<bool, SourceError> {
         let mut piece = [0; 512];
         let wait = until.saturating_sub(self.clock.monotonic());
-        let read = match &mut self.open {
-            Some(Open::Serial(port)) => timeout(wait, port.read(&mut piece)).await,
-            Some(Open::Network(stream)) => timeout(wait, stream.read(&mut piece)).await,
-            None => return Err(self.gone(None)),
-        };
-        match read {
+        let Some(wire) = &mut self.open else { return Err(self.gone(None)) };
+        match timeout(wait, wire.read(&mut piece)).await {
             Err(_) => Ok(false),
             Ok(Ok(0)) => Err(self.gone(None)),
             Ok(Ok(length)) => {
@@ -448,40 +318,6 @@ impl Line {
         }
     }
 
-    /// Throws away what has come and is no answer. What it was; where there was more than one thing, what says most of
-    /// the answer.
-    fn pass_over(&mut self, asked: &Asked, heard: &mut Heard) -> rtu::Stray {
-        let bytes = std::mem::take(&mut self.buffer);
-        let (mut stray, mut rest) = (rtu::Stray::Echo, bytes.as_slice());
-        loop {
-            let (first, behind) = rtu::stray(rest, asked);
-            if let (rtu::Stray::Frame(unit) | rtu::Stray::Other(unit), [_, function, ..]) = (first, rest) {
-                let length = rest.len() - behind.len();
-                self.came_late(Late { unit, function: *function, bytes: length.saturating_sub(5) }, heard);
-            }
-            // Stray bytes behind a frame say nothing.
-            if matches!(first, rtu::Stray::Damaged | rtu::Stray::Other(_)) || stray == rtu::Stray::Echo {
-                stray = first;
-            }
-            rest = behind;
-            if rest.is_empty() {
-                break;
-            }
-        }
-        self.buffer = bytes;
-        self.buffer.clear();
-        stray
-    }
-
-    fn came_late(&mut self, late: Late, heard: &mut Heard) {
-        heard.late += 1;
-        heard.late_unit = Some(late.unit);
-        // As many as one buffer holds are enough: beyond, doubts stay until their time is over.
-        if self.late.len() < BUFFER / 5 {
-            self.late.push(late);
-        }
-    }
-
     fn timing(&self) -> Timing {
         match &self.target {
             Target::Serial(_, settings) => Timing::of(settings),
@@ -489,21 +325,8 @@ impl Line {
         }
     }
 
-    fn name(&self) -> String {
-        match &self.target {
-            Target::Serial(name, _) | Target::Network(name, _) => name.to_string(),
-        }
-    }
-
-    /// What it means that the line failed, or, without an error, gave its end.
     fn gone(&self, error: Option<&io::Error>) -> SourceError {
-        match &self.target {
-            Target::Serial(name, _) => port::gone(name, error),
-            Target::Network(..) => {
-                let cause = error.map_or("the connection was closed".to_owned(), ToString::to_string);
-                SourceError::Gone { what: self.name(), cause }
-            }
-        }
+        wire::gone(&self.target, error)
     }
 }
 
@@ -514,11 +337,6 @@ fn missing(other: Option<u8>, damaged: bool) -> Outcome {
         Some(unit) => Outcome::Other(unit),
         None => Outcome::Silence,
     }
-}
-
-/// The exception to a request that looks like this one.
-fn exception_to(asked: &Asked) -> Late {
-    Late { unit: asked.unit, function: asked.table.function() | EXCEPTION, bytes: 0 }
 }
 
 fn take(answer: Answer<'_>, values: &mut Vec<u8>) -> Outcome {

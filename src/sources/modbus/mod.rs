@@ -1,15 +1,16 @@
 //! Modbus: devices that answer when they are asked, on a serial line or behind a network address.
 //!
 //! A look is one round of one device: all that is due of it is asked, and what it answers is one batch and one frame.
-//! `poll` decides who is asked next, `plan` what is read together, `line` holds one exchange, and `bus` lets all
-//! sources that name one line take turns on it. A device that does not answer is no failure of the source; a port or a
-//! connection that is not there is one.
+//! `poll` decides who is asked next and keeps the books on who answers, by the beats and rests of `schedule`; `plan` says
+//! what is read together; `line` holds one exchange, in the frames of `rtu` or `mbap` around the requests and answers of
+//! `pdu`, by the silences of `timing`; `bus` lets all sources that name one line take turns on it, and `doubt` knows
+//! what may still come there. `config` and `file` are what is written, `register` what a value's bytes mean. A device that
+//! does not answer is no failure of the source; a port or a connection that is not there is one.
 //!
 //! A look that is given up goes on with the next: the round at work lives in the source.
 
 mod bus;
 mod config;
-mod dial;
 mod doubt;
 mod file;
 mod line;

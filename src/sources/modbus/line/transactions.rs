@@ -1,0 +1,58 @@
+//! An exchange in Modbus TCP: the answer is told by its transaction.
+
+use std::io;
+
+use super::{Heard, Line, Manner, missing, take};
+use crate::sources::SourceError;
+use crate::sources::modbus::mbap;
+use crate::sources::modbus::pdu::Asked;
+
+impl Line {
+    /// An exchange in Modbus TCP.
+    pub(super) async fn by_transaction(
+        &mut self,
+        asked: &Asked,
+        manner: Manner,
+        values: &mut Vec<u8>,
+        mut heard: Heard,
+    ) -> Result<Heard, SourceError> {
+        self.transaction = self.transaction.wrapping_add(1);
+        let deadline = self.clock.monotonic() + manner.timeout;
+        self.write(asked, &mbap::request(asked, self.transaction), deadline).await?;
+        let (mut unfit, mut over, mut other) = (false, false, None);
+        loop {
+            match mbap::hear(&self.buffer, asked, self.transaction) {
+                mbap::Heard::Nothing => {
+                    if over || !self.read(deadline).await? {
+                        heard.outcome = missing(other, unfit || self.babbles());
+                        return Ok(heard);
+                    }
+                    // What has come by the deadline is looked at once more, however much follows it.
+                    over = self.babbles() || self.clock.monotonic() >= deadline;
+                }
+                mbap::Heard::Answer(answer, length) => {
+                    heard.outcome = take(answer, values);
+                    self.buffer.drain(..length);
+                    return Ok(heard);
+                }
+                mbap::Heard::Late(length) => {
+                    heard.late += 1;
+                    heard.late_unit = self.buffer.get(6).copied();
+                    self.buffer.drain(..length);
+                }
+                mbap::Heard::Unfit(length) => {
+                    match self.buffer.get(6).filter(|unit| **unit != asked.unit) {
+                        Some(unit) => other = Some(*unit),
+                        None => unfit = true,
+                    }
+                    self.buffer.drain(..length);
+                }
+                mbap::Heard::Broken => {
+                    let cause =
+                        "what it sends is no Modbus TCP: is it a converter that needs `framing = \"rtu\"`?";
+                    return Err(self.gone(Some(&io::Error::other(cause))));
+                }
+            }
+        }
+    }
+}
