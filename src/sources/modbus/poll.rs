@@ -1,4 +1,6 @@
-//! Who is asked next, and what is made of the answers.
+//! Who is asked next, and the readings that the answers give. `books` has what is remembered of who answers.
+
+mod books;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,15 +10,14 @@ use tokio::time::sleep_until;
 
 use super::bus::Bus;
 use super::config::{Config, Framing, Target, Unit};
-use super::line::{Heard, Manner, Outcome};
-use super::pdu::{Asked, Exception};
+use super::line::{Manner, Outcome};
 use super::plan::{Request, plan};
 use super::register::NoValue;
 use super::schedule::{Due, Silence};
 use crate::clock::Clock;
 use crate::model::{Reading, Readings};
 use crate::sources::{Batch, Context, Refusal, SourceError, Stats};
-use crate::units;
+use books::Told;
 
 /// All devices of one source.
 pub(super) struct Poller {
@@ -68,12 +69,6 @@ struct Ask {
     suspect: bool,
     /// What was last said of it, so that it is said once.
     told: Option<Told>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Exception(Exception),
-    Silent,
 }
 
 impl Poller {
@@ -279,187 +274,6 @@ impl Poller {
             && (is_asked() || self.bus.doubted(unit, self.clock.instant(self.clock.monotonic())).is_some())
     }
 
-    /// Counts what was heard.
-    fn note(&mut self, device: usize, asked: &Asked, heard: &Heard) {
-        let instead = u32::from(self.is_rtu && matches!(heard.outcome, Outcome::Other(_)));
-        for _ in instead..heard.late {
-            self.stats.count(Refusal::Late);
-        }
-        let late = heard.late_unit.and_then(|unit| self.devices.iter_mut().find(|one| one.unit_id == unit));
-        if let Some(late) = late {
-            if !late.told_late {
-                late.told_late = true;
-                tracing::warn!(
-                    source = &*self.source,
-                    "{} (unit {}) answers later than its `timeout` of {}: such answers are left out, so raise it",
-                    late.name,
-                    late.unit_id,
-                    units::show(late.timeout)
-                );
-            }
-        }
-        let Some(device) = self.devices.get(device) else { return };
-        if heard.babble && !self.told_babble {
-            self.told_babble = true;
-            tracing::warn!(
-                source = &*self.source,
-                "bytes without end came while {} (unit {}) was asked: such an exchange is given up, and a connection is made anew; see what else speaks there",
-                device.name,
-                device.unit_id
-            );
-        }
-        if self.stats.tap().is_watched() {
-            let cause = match heard.outcome {
-                Outcome::Silence => Some((Refusal::NoAnswer, "it does not answer".to_owned())),
-                Outcome::Other(unit) => Some((Refusal::OtherUnit, answered_instead(unit))),
-                Outcome::Exception(exception) => Some((Refusal::Exception, exception.to_string())),
-                Outcome::Unclear => Some((
-                    Refusal::Exception,
-                    "the exception may be a late answer to something else".to_owned(),
-                )),
-                Outcome::Values | Outcome::Damaged => None,
-            };
-            if let Some((refusal, why)) = cause {
-                self.stats.tap().refused(refusal.name(), format!("{}, {asked}: {why}", device.name));
-            }
-        }
-        match heard.outcome {
-            Outcome::Silence => self.stats.count(Refusal::NoAnswer),
-            Outcome::Other(_) => self.stats.count(Refusal::OtherUnit),
-            Outcome::Damaged => self.stats.refuse(&self.source, Refusal::Checksum, || {
-                format!("the answer of {} for {asked} is damaged: where that is often so, check baud rate, parity and the line's ends", device.name)
-            }),
-            Outcome::Exception(_) | Outcome::Unclear => self.stats.count(Refusal::Exception),
-            Outcome::Values => {}
-        }
-    }
-
-    /// The device answers, whatever it says.
-    fn answers(&mut self, device: usize) {
-        let now = self.clock.monotonic();
-        let Some(who) = self.devices.get_mut(device) else { return };
-        if !who.silence.is_silent() {
-            return;
-        }
-        who.silence.over();
-        who.told_other = None;
-        if let Some(since) = who.silent_since.take() {
-            let silent = units::show(now.saturating_sub(since));
-            tracing::info!(
-                source = &*self.source,
-                "{} (unit {}) answers again after {silent}",
-                who.name,
-                who.unit_id
-            );
-        }
-        for ask in self
-            .rounds
-            .iter_mut()
-            .filter(|round| round.device == device)
-            .flat_map(|round| &mut round.requests)
-        {
-            ask.suspect |= ask.silence.is_silent();
-            if ask.told == Some(Told::Silent) {
-                ask.silence.is_news();
-            } else {
-                ask.silence.over();
-            }
-        }
-    }
-
-    /// What was asked is answered with values.
-    fn is_well(&mut self, index: usize, place: usize, device: usize) {
-        self.answers(device);
-        let (source, devices) = (&self.source, &self.devices);
-        let Some(ask) = self.rounds.get_mut(index).and_then(|round| round.requests.get_mut(place)) else {
-            return;
-        };
-        ask.silence.over();
-        ask.suspect = false;
-        if ask.told.take().is_some() {
-            let name = devices.get(device).map_or("", |device| &device.name);
-            tracing::info!(source = &**source, "{name} gives {} again", ask.request.asked);
-        }
-    }
-
-    /// What was asked has no answer.
-    fn is_silent(&mut self, index: usize, place: usize, answered: bool, cost: Duration, outcome: Outcome) {
-        let now = self.clock.monotonic();
-        let Some(round) = self.rounds.get_mut(index) else { return };
-        let (Some(who), Some(ask)) = (self.devices.get_mut(round.device), round.requests.get_mut(place))
-        else {
-            return;
-        };
-        let mut until = ask.silence.again(now, cost);
-        let why = match outcome {
-            Outcome::Exception(exception) => format!("does not answer (its gateway says: {exception})"),
-            Outcome::Damaged => "gives no whole answer".to_owned(),
-            Outcome::Other(unit) => format!("does not answer ({})", answered_instead(unit)),
-            _ => "does not answer".to_owned(),
-        };
-        if !answered && !ask.suspect {
-            until = who.silence.again(now, cost);
-            let other = match outcome {
-                Outcome::Other(unit) => Some(unit),
-                _ => who.told_other,
-            };
-            if who.silent_since.is_none() || who.told_other != other {
-                who.silent_since.get_or_insert(now);
-                who.told_other = other;
-                tracing::warn!(
-                    source = &*self.source,
-                    "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before",
-                    who.name,
-                    who.unit_id
-                );
-            }
-            // What it was asked is asked again first.
-            round.requests.rotate_left(place);
-        } else if ask.told != Some(Told::Silent) {
-            ask.told = Some(Told::Silent);
-            tracing::warn!(
-                source = &*self.source,
-                "{} (unit {}) {why} for {}, though it does for others: it is asked for it ever more rarely",
-                who.name,
-                who.unit_id,
-                ask.request.asked
-            );
-        }
-        self.bus.be_patient(until);
-    }
-
-    /// The device does not do what it is asked: then it is asked for less, where that may help.
-    fn refused(&mut self, index: usize, place: usize, exception: Exception) -> Next {
-        let Some(round) = self.rounds.get_mut(index) else { return Next::Stop };
-        let Some(name) = self.devices.get(round.device).map(|device| &device.name) else { return Next::Stop };
-        let Some(ask) = round.requests.get_mut(place) else { return Next::Stop };
-        ask.silence.over();
-        ask.suspect = false;
-        let asked = ask.request.asked;
-        if exception.is_about_addresses() {
-            if let Some(parts) = ask.request.smaller() {
-                let hint = if ask.request.has_gaps() {
-                    "between those asked for lie some that it does not have: they are read apart from now on, and `max_gap = 0` says so from the start"
-                } else {
-                    "they are read apart from now on"
-                };
-                tracing::warn!(
-                    source = &*self.source,
-                    "{name} refuses {asked} together: {exception}: {hint}"
-                );
-                round.requests.splice(place..=place, parts.into_iter().map(Ask::new));
-                return Next::Again;
-            }
-        }
-        if ask.told != Some(Told::Exception(exception)) {
-            ask.told = Some(Told::Exception(exception));
-            let metrics: Vec<&str> = ask.request.registers.iter().map(|register| &*register.metric).collect();
-            let metrics = metrics.join(", ");
-            tracing::warn!(source = &*self.source, "{name} refuses {asked} ({metrics}): {exception}");
-        }
-        Next::Refused
-    }
-
     /// Makes readings of an answer.
     fn decode(&mut self, index: usize, place: usize, readings: &mut Readings) {
         readings.arrival = self.clock.now();
@@ -508,10 +322,6 @@ enum Next {
     Again,
     /// The device is left alone.
     Stop,
-}
-
-fn answered_instead(unit: u8) -> String {
-    format!("unit {unit} answered instead: check the device's address")
 }
 
 impl Ask {
