@@ -1,7 +1,10 @@
 //! `registers_file`: a map that stands in a file of its own, TOML or CSV, and may serve many devices.
 //!
 //! It is read with the configuration and is a part of it: what is wrong in it is told with its line and column, and a
-//! reload sees that it has changed.
+//! reload sees that it has changed. `keys` reads one register of either, `csv` makes them of cells.
+
+mod csv;
+mod keys;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,9 +12,11 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeTable, DeValue};
 
 use super::register::Register;
+use csv::csv;
+use keys::register;
 
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -102,150 +107,6 @@ struct Wrong {
 
 type Found = (Vec<Register>, Vec<Wrong>);
 
-/// What a register of a file may say, and what each takes.
-const KEYS: [(&str, &str); 12] = [
-    ("metric", "a text"),
-    ("table", "\"holding\", \"input\", \"coil\" or \"discrete\""),
-    ("address", "a whole number from 0 to 65535"),
-    (
-        "type",
-        "\"bool\", \"u16\", \"i16\", \"u32\", \"i32\", \"u64\", \"i64\", \"f32\", \"f64\" or \"string\"",
-    ),
-    ("word_order", "\"big\" or \"little\""),
-    ("byte_order", "\"big\" or \"little\""),
-    ("scale", "a number"),
-    ("offset", "a number"),
-    ("unit", "a text"),
-    ("bit", "a whole number from 0 to 15"),
-    ("length", "a whole number from 1 to 125"),
-    ("every", "a text such as \"10s\""),
-];
-
-/// Those that have to be there.
-const NEEDED: [&str; 2] = ["metric", "address"];
-
-/// What is wrong with a key that no register of a file has.
-fn unknown(key: &str) -> String {
-    if ["device", "unit_id"].contains(&key) {
-        return format!("`{key}` belongs into the `devices` of the source's table");
-    }
-    match meant(key) {
-        Some(near) => format!("unknown key `{key}`: did you mean `{near}`?"),
-        None => {
-            let all: Vec<_> = KEYS.iter().map(|(name, _)| format!("`{name}`")).collect();
-            format!("unknown key `{key}`: there are {}", all.join(", "))
-        }
-    }
-}
-
-/// The key that was meant by one that is not known.
-fn meant(key: &str) -> Option<&'static str> {
-    let key = key.to_lowercase();
-    let slips = |name: &str| strsim::damerau_levenshtein(&key, name);
-    KEYS.iter().map(|(name, _)| *name).min_by_key(|name| slips(name)).filter(|name| slips(name) <= 2)
-}
-
-/// Reads a register, and finds everything that is wrong with it, each with its place. What was complained of is taken
-/// out and the rest read again.
-fn register(mut node: Spanned<DeValue<'_>>) -> Result<Register, Vec<(usize, String)>> {
-    let start = node.span().start;
-    let mut wrong: Vec<(usize, String)> = Vec::new();
-    let Some(table) = table_in(&mut node) else {
-        return Err(vec![(start, "a register must be a table: begin it with [[registers]]".to_owned())]);
-    };
-    let keys: Vec<_> = table.keys().map(|key| (key.span().start, key.get_ref().to_string())).collect();
-    let is_known = |key: &str| KEYS.iter().any(|(name, _)| *name == key);
-    let strange = keys.iter().filter(|(_, key)| !is_known(key));
-    // Keys whose values the file does not say, or not rightly.
-    let mut taken: Vec<String> = Vec::new();
-    for (at, key) in strange {
-        wrong.push((*at, unknown(key)));
-        table.remove(key.as_str());
-        taken.extend(meant(key).map(str::to_owned));
-    }
-    for key in NEEDED {
-        if table.contains_key(key) {
-            continue;
-        }
-        if !taken.iter().any(|taken| taken == key) {
-            wrong.push((start, format!("`{key}` is missing")));
-        }
-        stand_in(table, key);
-        taken.push(key.to_owned());
-    }
-    // Each round takes out one key, or puts one in.
-    for _ in 0..=2 * KEYS.len() {
-        let error = match Register::deserialize(ValueDeserializer::from(node.clone())) {
-            Ok(register) if wrong.is_empty() => return Ok(register),
-            Ok(_) => break,
-            Err(error) => error,
-        };
-        let message = error.message();
-        let Some(table) = table_in(&mut node) else { break };
-        let place = error.span().unwrap_or_default();
-        let named = || message.strip_prefix('`')?.split_once('`').map(|(key, _)| key.to_owned());
-        let key = table
-            .iter()
-            .find(|(_, value)| value.span() == place)
-            .map(|(key, _)| key.get_ref().to_string())
-            .or_else(|| named().filter(|key| table.contains_key(key.as_str())));
-        let Some((key, value)) = key.and_then(|key| table.remove(key.as_str()).map(|value| (key, value)))
-        else {
-            wrong.push((start, message.to_owned()));
-            break;
-        };
-        // What speaks of a key that was taken out is a guess.
-        if !taken.iter().any(|taken| message.contains(&format!("`{taken}`"))) {
-            wrong.push((value.span().start, told(&key, value.get_ref(), message)));
-        }
-        if NEEDED.contains(&key.as_str()) {
-            stand_in(table, &key);
-        }
-        taken.push(key);
-    }
-    Err(wrong)
-}
-
-fn table_in<'n, 'f>(node: &'n mut Spanned<DeValue<'f>>) -> Option<&'n mut DeTable<'f>> {
-    match node.get_mut() {
-        DeValue::Table(table) => Some(table),
-        _ => None,
-    }
-}
-
-/// Puts something in for a key that has to be there, so that the others are read.
-fn stand_in(table: &mut DeTable<'_>, key: &str) {
-    let nowhere = usize::MAX..usize::MAX;
-    let value = if key == "metric" { "'m'" } else { "0" };
-    if let Ok(value) = DeValue::parse(value) {
-        let key = Spanned::new(nowhere.clone(), key.to_owned().into());
-        table.insert(key, Spanned::new(nowhere, value.into_inner()));
-    }
-}
-
-/// serde's words for what is wrong with the value of a key, in those of a person.
-fn told(key: &str, value: &DeValue<'_>, message: &str) -> String {
-    let takes = KEYS.iter().find(|(name, _)| *name == key).map(|(_, takes)| *takes);
-    match takes {
-        Some(takes)
-            if ["invalid ", "unknown variant", "wanted "].iter().any(|words| message.starts_with(words)) =>
-        {
-            let written = match value {
-                DeValue::String(text) => format!("the text \"{text}\""),
-                DeValue::Integer(number) => number.to_string(),
-                DeValue::Float(number) => number.to_string(),
-                DeValue::Boolean(truth) => truth.to_string(),
-                DeValue::Datetime(time) => time.to_string(),
-                DeValue::Array(_) => "a list".to_owned(),
-                DeValue::Table(_) => "a table".to_owned(),
-            };
-            format!("`{key}` must be {takes}, not {written}")
-        }
-        _ if message.contains(&format!("`{key}`")) => message.to_owned(),
-        _ => format!("`{key}`: {message}"),
-    }
-}
-
 fn toml(text: &str) -> Found {
     let at = |byte: usize, message: String| {
         let before = text.get(..byte).unwrap_or(text);
@@ -282,114 +143,9 @@ fn toml(text: &str) -> Found {
     (registers, wrong)
 }
 
-/// The columns that hold numbers, with and without a fraction.
-const WHOLE: [&str; 3] = ["address", "bit", "length"];
-const NUMBERS: [&str; 2] = ["scale", "offset"];
-
-/// A header that names the keys, then a line for each register. An empty cell is a key left out; `#` begins a comment.
-fn csv(text: &str) -> Found {
-    let (mut registers, mut wrong) = (Vec::new(), Vec::new());
-    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate();
-    let mut lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    let Some((first, header)) = lines.next() else { return (registers, wrong) };
-    // Spreadsheets of many countries write semicolons.
-    let separator = if header.contains(';') { ';' } else { ',' };
-    let names = cells(header, separator);
-    let mut columns: Vec<Option<&str>> = Vec::new();
-    for (column, name) in &names {
-        let known = KEYS.iter().map(|(key, _)| *key).find(|key| key == name);
-        let fault = match known {
-            Some(key) if columns.contains(&Some(key)) => Some(format!("the column `{key}` is there twice")),
-            None if !name.is_empty() => Some(unknown(name)),
-            _ => None,
-        };
-        wrong.extend(fault.map(|text| Wrong { line: first + 1, column: *column, text }));
-        // What the cells of a misspelt column hold is looked at all the same.
-        let key = known.or_else(|| meant(name));
-        columns.push(key.filter(|key| !columns.contains(&Some(key))));
-    }
-    let absent: Vec<&str> = NEEDED.into_iter().filter(|key| !columns.contains(&Some(key))).collect();
-    for key in &absent {
-        let text = format!("the header has no column `{key}`");
-        wrong.push(Wrong { line: first + 1, column: 1, text });
-    }
-    for (index, line) in lines {
-        let cells = cells(line, separator);
-        let fault = |(column, text): (usize, String)| Wrong { line: index + 1, column, text };
-        if let Some((column, _)) = cells.get(columns.len()) {
-            wrong.push(fault((*column, format!("the header has but {} columns", columns.len()))));
-            continue;
-        }
-        match row(&columns, &absent, &cells) {
-            Ok(register) if absent.is_empty() => registers.push(register),
-            Ok(_) => {}
-            Err(all) => wrong.extend(all.into_iter().map(fault)),
-        }
-    }
-    (registers, wrong)
-}
-
-/// A line's cells, each with its column.
-fn cells(line: &str, separator: char) -> Vec<(usize, String)> {
-    let mut cells = vec![(1, String::new())];
-    let mut quoted = false;
-    let mut characters = line.chars().enumerate().peekable();
-    while let Some((place, character)) = characters.next() {
-        let Some((_, cell)) = cells.last_mut() else { break };
-        match character {
-            '"' if quoted && characters.next_if(|(_, next)| *next == '"').is_some() => cell.push('"'),
-            '"' => quoted = !quoted,
-            _ if character == separator && !quoted => cells.push((place + 2, String::new())),
-            _ => cell.push(character),
-        }
-    }
-    for (_, cell) in &mut cells {
-        *cell = cell.trim().to_owned();
-    }
-    cells
-}
-
-/// The register of a line, whose places are columns; `absent` are the columns that it lacks.
-fn row(
-    columns: &[Option<&str>],
-    absent: &[&str],
-    cells: &[(usize, String)],
-) -> Result<Register, Vec<(usize, String)>> {
-    let named = columns.iter().zip(cells).filter_map(|(key, (column, cell))| Some(((*key)?, *column, cell)));
-    // A number as TOML has it; anything else is a text, and told as one where a number should be.
-    let written: Vec<_> = named
-        .filter(|(_, _, cell)| !cell.is_empty())
-        .map(|(key, column, cell)| {
-            let number = if WHOLE.contains(&key) {
-                let hex = cell.strip_prefix("0x").map(|digits| i64::from_str_radix(digits, 16));
-                hex.unwrap_or_else(|| cell.parse()).ok().map(|number| number.to_string())
-            } else if NUMBERS.contains(&key) {
-                cell.parse::<f64>()
-                    .ok()
-                    .filter(|number| number.is_finite())
-                    .map(|number| format!("{number:?}"))
-            } else {
-                None
-            };
-            (key, column, cell, number)
-        })
-        .collect();
-    let mut table = DeTable::new();
-    for (key, column, cell, number) in &written {
-        let place = *column..*column + 1;
-        let number =
-            number.as_deref().and_then(|number| DeValue::parse(number).ok()).map(Spanned::into_inner);
-        let value = number.unwrap_or_else(|| DeValue::String(cell.as_str().into()));
-        table.insert(Spanned::new(place.clone(), (*key).into()), Spanned::new(place, value));
-    }
-    for key in absent {
-        stand_in(&mut table, key);
-    }
-    register(Spanned::new(1..usize::MAX, DeValue::Table(table)))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::keys::KEYS;
     use super::*;
 
     fn places(found: &Found) -> Vec<(usize, usize, &str)> {

@@ -1,3 +1,4 @@
+use super::problems::Problem;
 use super::*;
 
 fn config(toml: &str) -> Config {
