@@ -83,10 +83,10 @@ impl Doubts {
                 }
             }
             Outcome::Unclear => self.open(asked, Why::Unclear, now, until),
-            Outcome::Silence | Outcome::Other(_) | Outcome::Damaged if heard.may_come => {
+            Outcome::Silence | Outcome::Closed | Outcome::Other(_) | Outcome::Damaged if heard.may_come => {
                 self.open(asked, Why::Silent, now, until)
             }
-            Outcome::Silence | Outcome::Other(_) | Outcome::Damaged => {}
+            Outcome::Silence | Outcome::Closed | Outcome::Other(_) | Outcome::Damaged => {}
         }
     }
 

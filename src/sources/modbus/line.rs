@@ -44,6 +44,8 @@ pub(super) struct Line {
     bytes: u64,
     /// What came in this exchange and nobody waited for any more.
     late: Vec<Late>,
+    /// Whether the request of this exchange went out.
+    is_sent: bool,
     /// Whether nothing was asked since a serial line was opened: an answer to whoever had it before may still come.
     fresh: bool,
     /// Who looks on at this exchange, and what has come in it so far.
@@ -62,7 +64,7 @@ pub(super) struct Manner {
 }
 
 /// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The answer's bytes are in the caller's hands.
     Values,
@@ -71,7 +73,10 @@ pub(super) enum Outcome {
     /// An exception came which may as well be the late answer to another request.
     Unclear,
     /// Nothing came that answers it.
+    #[default]
     Silence,
+    /// The other end closed the connection instead.
+    Closed,
     /// Nothing did, but what that other unit sent would have.
     Other(u8),
     /// What came was damaged.
@@ -79,7 +84,7 @@ pub(super) enum Outcome {
 }
 
 /// What was heard in one exchange.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Heard {
     pub(super) outcome: Outcome,
     /// How many answers came that nobody waited for any more, and the unit of the last where it could be told.
@@ -128,6 +133,7 @@ impl Line {
             buffer: Vec::with_capacity(BUFFER),
             bytes: 0,
             late: Vec::new(),
+            is_sent: false,
             fresh: false,
             tap: None,
         }
@@ -161,12 +167,13 @@ impl Line {
         self.bytes = 0;
         self.late.clear();
         self.tap = tap.is_watched().then(|| (tap.clone(), Vec::new()));
-        let heard = self.exchange(asked, manner, values).await;
+        let mut heard = Heard::default();
+        let outcome = self.exchange(asked, manner, values, &mut heard).await;
         if let Some((tap, came)) = self.tap.take().filter(|(_, came)| !came.is_empty()) {
             tap.received(None, &came);
         }
-        match &heard {
-            Ok(Heard { outcome: Outcome::Silence, .. }) => {
+        match outcome {
+            Ok(Outcome::Silence) => {
                 self.unanswered += 1;
                 if self.unanswered >= UNANSWERED_MAX && self.is_network() {
                     self.open = None;
@@ -180,7 +187,7 @@ impl Line {
         if babble && self.is_network() {
             self.open = None;
         }
-        Ok(Heard { bytes: self.bytes, babble, ..heard? })
+        Ok(Heard { outcome: outcome?, bytes: self.bytes, babble, ..heard })
     }
 
     /// What came in the last exchange and nobody waited for any more.
@@ -206,31 +213,44 @@ impl Line {
         asked: &Asked,
         manner: Manner,
         values: &mut Vec<u8>,
-    ) -> Result<Heard, SourceError> {
+        heard: &mut Heard,
+    ) -> Result<Outcome, SourceError> {
         let was_open = self.open.is_some();
+        let mut outcome = self.attempt(asked, manner, values, heard).await;
+        // By frames, what was sent may be answered on the next connection as well.
+        let is_unanswered = !self.is_sent || !self.is_by_frame();
+        if was_open && is_unanswered && self.is_hung_up(&outcome) {
+            // Many gateways close a connection that was not used for a while, some only when it is: no failure yet.
+            outcome = self.attempt(asked, manner, values, heard).await;
+        }
+        if self.is_sent && self.is_hung_up(&outcome) {
+            // Some do so where the device behind them does not answer: that is not the others' matter.
+            heard.may_come = self.is_by_frame();
+            return Ok(Outcome::Closed);
+        }
+        outcome
+    }
+
+    /// Whether the connection failed or came to its end.
+    fn is_hung_up(&self, outcome: &Result<Outcome, SourceError>) -> bool {
+        outcome.is_err() && self.is_network() && self.open.is_none()
+    }
+
+    async fn attempt(
+        &mut self,
+        asked: &Asked,
+        manner: Manner,
+        values: &mut Vec<u8>,
+        heard: &mut Heard,
+    ) -> Result<Outcome, SourceError> {
+        self.is_sent = false;
         self.open().await?;
         if std::mem::take(&mut self.fresh) {
             // Whoever had the port before may have asked something just then.
             self.abandoned = self.abandoned.max(self.last + manner.timeout);
         }
-        let mut heard = Heard {
-            outcome: Outcome::Silence,
-            late: 0,
-            late_unit: None,
-            may_come: false,
-            babble: false,
-            bytes: 0,
-        };
-        let mut quiet = self.silence(manner.pause, asked, &mut heard).await;
-        if quiet.is_err() && was_open && self.is_network() {
-            // Many gateways close a connection that was not used for a while: that is no failure yet.
-            self.open = None;
-            self.open().await?;
-            quiet = self.silence(manner.pause, asked, &mut heard).await;
-        }
-        if !quiet? {
-            heard.outcome = Outcome::Damaged;
-            return Ok(heard);
+        if !self.silence(manner.pause, asked, heard).await? {
+            return Ok(Outcome::Damaged);
         }
         match self.target {
             Target::Network(_, Framing::Tcp) => self.by_transaction(asked, manner, values, heard).await,
@@ -262,8 +282,10 @@ impl Line {
             if !self.read(until).await? {
                 break;
             }
-            // Its frames are told apart by and by.
-            self.bound();
+            // Of noise the end is enough. The frames of Modbus TCP have to be told apart from their beginning on.
+            if !by_transaction {
+                self.bound();
+            }
         }
         if !by_transaction && !self.buffer.is_empty() {
             self.pass_over(asked, heard);
@@ -277,14 +299,14 @@ impl Line {
             tap.sent(Some(format!("unit {}: {asked}", asked.unit)), request);
         }
         let until = self.clock.instant(deadline);
-        let Some(wire) = &mut self.open else { return Err(self.gone(None)) };
+        let Some(wire) = &mut self.open else { return Err(self.fails(None)) };
         match timeout_at(until, wire.write(request)).await {
             Ok(Ok(())) => {
-                (self.last, self.abandoned) = (self.clock.monotonic(), deadline);
+                (self.last, self.abandoned, self.is_sent) = (self.clock.monotonic(), deadline, true);
                 Ok(())
             }
-            Ok(Err(error)) => Err(self.gone(Some(&error))),
-            Err(_) => Err(self.gone(Some(&io::Error::other("it takes no more bytes")))),
+            Ok(Err(error)) => Err(self.fails(Some(&error))),
+            Err(_) => Err(self.fails(Some(&io::Error::other("it takes no more bytes")))),
         }
     }
 
@@ -292,10 +314,10 @@ impl Line {
     async fn read(&mut self, until: Duration) -> Result<bool, SourceError> {
         let mut piece = [0; 512];
         let wait = until.saturating_sub(self.clock.monotonic());
-        let Some(wire) = &mut self.open else { return Err(self.gone(None)) };
+        let Some(wire) = &mut self.open else { return Err(self.fails(None)) };
         match timeout(wait, wire.read(&mut piece)).await {
             Err(_) => Ok(false),
-            Ok(Ok(0)) => Err(self.gone(None)),
+            Ok(Ok(0)) => Err(self.fails(None)),
             Ok(Ok(length)) => {
                 let piece = piece.get(..length).unwrap_or_default();
                 self.buffer.extend_from_slice(piece);
@@ -306,7 +328,7 @@ impl Line {
                 self.last = self.clock.monotonic();
                 Ok(true)
             }
-            Ok(Err(error)) => Err(self.gone(Some(&error))),
+            Ok(Err(error)) => Err(self.fails(Some(&error))),
         }
     }
 
@@ -325,7 +347,9 @@ impl Line {
         }
     }
 
-    fn gone(&self, error: Option<&io::Error>) -> SourceError {
+    /// Closes a line that failed, or, without an error, gave its end.
+    fn fails(&mut self, error: Option<&io::Error>) -> SourceError {
+        self.open = None;
         wire::gone(&self.target, error)
     }
 }

@@ -236,7 +236,8 @@ impl Poller {
             let heard = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
             let Some((mut heard, took)) = heard else { break };
             self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
-            cost += took;
+            // With the connection gone the others wait for the next one.
+            cost += if heard.outcome == Outcome::Closed { took.max(manner.timeout) } else { took };
             if matches!(heard.outcome, Outcome::Other(unit) if self.is_late(unit)) {
                 heard.outcome = Outcome::Silence;
             }
@@ -260,7 +261,11 @@ impl Poller {
                 self.answers(device);
                 Next::Refused
             }
-            Outcome::Exception(_) | Outcome::Silence | Outcome::Other(_) | Outcome::Damaged => {
+            Outcome::Exception(_)
+            | Outcome::Silence
+            | Outcome::Closed
+            | Outcome::Other(_)
+            | Outcome::Damaged => {
                 self.is_silent(index, place, answered, cost, outcome);
                 Next::Stop
             }

@@ -26,7 +26,8 @@ pub fn request(asked: &Asked) -> [u8; 8] {
     [asked.unit, function, a, b, c, d, low, high]
 }
 
-/// The answer in `bytes`, with how many bytes stand before it.
+/// The answer in `bytes`, with how many bytes stand before it. What is the request byte for byte is its echo, though it
+/// may read as an answer: of 17 to 24 bits from 0x0300 to 0x03FF on.
 #[must_use]
 pub fn find<'a>(bytes: &'a [u8], asked: &Asked) -> Option<(usize, Answer<'a>)> {
     let lengths = [2 + asked.bytes(), 2];
@@ -34,7 +35,7 @@ pub fn find<'a>(bytes: &'a [u8], asked: &Asked) -> Option<(usize, Answer<'a>)> {
         lengths.iter().find_map(|length| {
             let frame = bytes.get(start..start + 1 + length + 2)?;
             let answer = asked.read(frame.get(1..1 + length)?)?;
-            is_whole(frame).then_some((start, answer))
+            (is_whole(frame) && *frame != request(asked)).then_some((start, answer))
         })
     })
 }
@@ -48,7 +49,7 @@ pub enum Stray {
     Frame(u8),
     /// A whole frame of that unit, which would be the answer if it were the unit that was asked.
     Other(u8),
-    /// What begins as the answer does and is not whole.
+    /// What begins as the answer does, with its length, and is not whole. A damaged echo does not.
     Damaged,
     /// Anything else.
     Noise,
@@ -66,11 +67,27 @@ pub fn stray<'a>(bytes: &'a [u8], asked: &Asked) -> (Stray, &'a [u8]) {
         return (if is_fit { Stray::Other(unit) } else { Stray::Frame(unit) }, rest);
     }
     let function = asked.table.function();
-    let stray = match bytes {
-        [unit, code, ..] if *unit == asked.unit && code & !EXCEPTION == function => Stray::Damaged,
-        _ => Stray::Noise,
+    let begins = match bytes {
+        [unit, code, rest @ ..] if *unit == asked.unit => {
+            let is_length = |length: &u8| usize::from(*length) == asked.bytes();
+            *code == function | EXCEPTION || *code == function && rest.first().is_none_or(is_length)
+        }
+        _ => false,
     };
-    (stray, &[])
+    (if begins { Stray::Damaged } else { Stray::Noise }, &[])
+}
+
+/// Whether there is as much as the answer takes, and it begins as that does: then no piece of it is missing.
+#[must_use]
+pub fn is_complete(bytes: &[u8], asked: &Asked) -> bool {
+    let mut rest = bytes;
+    loop {
+        match stray(rest, asked) {
+            (Stray::Damaged, _) => return rest.len() >= 5 + asked.bytes(),
+            (Stray::Noise, _) => return false,
+            (Stray::Echo | Stray::Frame(_) | Stray::Other(_), behind) => rest = behind,
+        }
+    }
 }
 
 /// The whole frame at the beginning of `bytes`.
@@ -157,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_reads_as_its_own_answer_is_its_echo() {
+        // The high byte of the address is the number of bytes that 20 coils take.
+        let asked = Asked { unit: 1, table: Table::Coil, address: 0x0313, count: 20 };
+        let echo = request(&asked);
+        assert_eq!(find(&echo, &asked), None);
+        assert_eq!(stray(&echo, &asked), (Stray::Echo, &[][..]));
+        let bytes = [&echo[..], &answer(&asked, &[1, 2, 3])].concat();
+        assert_eq!(find(&bytes, &asked), Some((8, Answer::Values(&[1, 2, 3]))));
+    }
+
+    #[test]
     fn an_exception_has_five_bytes() {
         let asked = Asked { unit: 10, table: Table::Coil, address: 0x4A1, count: 1 };
         let body = [10, 0x81, 2];
@@ -171,6 +199,9 @@ mod tests {
         assert_eq!(stray(&[1, 3, 4, 0, 0, 0, 0, 0, 0], &asked), (Stray::Damaged, &[][..]));
         assert_eq!(stray(&[1, 3, 4, 0], &asked), (Stray::Damaged, &[][..]));
         assert_eq!(stray(&[0xFF, 0, 1], &asked), (Stray::Noise, &[][..]));
+        let mut echo = request(&asked);
+        echo[5] ^= 1;
+        assert_eq!(stray(&echo, &asked), (Stray::Noise, &[][..]));
     }
 
     #[test]
@@ -183,6 +214,7 @@ mod tests {
             assert_eq!(find(&bytes, &asked), None);
             let (first, rest) = stray(&bytes, &asked);
             assert_eq!((first, stray(rest, &asked).0), (what, Stray::Damaged));
+            assert!(is_complete(&bytes, &asked) && !is_complete(&bytes[..bytes.len() - 1], &asked));
         }
     }
 }

@@ -13,8 +13,8 @@ impl Line {
         asked: &Asked,
         manner: Manner,
         values: &mut Vec<u8>,
-        mut heard: Heard,
-    ) -> Result<Heard, SourceError> {
+        heard: &mut Heard,
+    ) -> Result<Outcome, SourceError> {
         let Timing { character, pieces, silence } = self.timing();
         let request = rtu::request(asked);
         // Unit, function, length, values and CRC.
@@ -24,8 +24,7 @@ impl Line {
         self.write(asked, &request, deadline).await?;
         let (mut damaged, mut unclear, mut other) = (false, false, None);
         loop {
-            // Where an answer would be complete, no piece of it is missing.
-            let pieces = if self.buffer.len() < whole { pieces } else { pieces / 8 };
+            let pieces = if rtu::is_complete(&self.buffer, asked) { pieces / 8 } else { pieces };
             let until =
                 if self.buffer.is_empty() { deadline } else { deadline.min(self.last + pieces.max(silence)) };
             // What has come by the deadline is looked at once more, however much follows it.
@@ -36,19 +35,18 @@ impl Line {
                     let outcome = take(answer, values);
                     let rest = self.buffer.split_off(behind);
                     self.buffer.truncate(before);
-                    self.pass_over(asked, &mut heard);
+                    self.pass_over(asked, heard);
                     self.buffer.extend_from_slice(&rest);
                     if manner.in_doubt && matches!(outcome, Outcome::Exception(_)) {
                         unclear = true;
                         continue;
                     }
-                    self.pass_over(asked, &mut heard);
+                    self.pass_over(asked, heard);
                     if unclear {
                         // So that was the other's.
-                        self.came_late(exception_to(asked), &mut heard);
+                        self.came_late(exception_to(asked), heard);
                     }
-                    heard.outcome = outcome;
-                    return Ok(heard);
+                    return Ok(outcome);
                 }
                 self.bound();
                 over = self.babbles() || self.clock.monotonic() >= deadline;
@@ -57,21 +55,17 @@ impl Line {
                 }
             }
             if !self.buffer.is_empty() {
-                match self.pass_over(asked, &mut heard) {
+                match self.pass_over(asked, heard) {
                     rtu::Stray::Echo | rtu::Stray::Frame(_) => {}
                     rtu::Stray::Other(unit) => other = Some(unit),
                     rtu::Stray::Noise => damaged = true,
-                    rtu::Stray::Damaged => {
-                        heard.outcome = Outcome::Damaged;
-                        return Ok(heard);
-                    }
+                    rtu::Stray::Damaged => return Ok(Outcome::Damaged),
                 }
             }
             if over || self.clock.monotonic() >= deadline {
                 heard.may_come = true;
                 let damaged = damaged || self.babbles();
-                heard.outcome = if unclear { Outcome::Unclear } else { missing(other, damaged) };
-                return Ok(heard);
+                return Ok(if unclear { Outcome::Unclear } else { missing(other, damaged) });
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Heard, Line, Manner, missing, take};
+use super::{Heard, Line, Manner, Outcome, missing, take, wire};
 use crate::sources::SourceError;
 use crate::sources::modbus::mbap;
 use crate::sources::modbus::pdu::Asked;
@@ -14,8 +14,8 @@ impl Line {
         asked: &Asked,
         manner: Manner,
         values: &mut Vec<u8>,
-        mut heard: Heard,
-    ) -> Result<Heard, SourceError> {
+        heard: &mut Heard,
+    ) -> Result<Outcome, SourceError> {
         self.transaction = self.transaction.wrapping_add(1);
         let deadline = self.clock.monotonic() + manner.timeout;
         self.write(asked, &mbap::request(asked, self.transaction), deadline).await?;
@@ -24,16 +24,15 @@ impl Line {
             match mbap::hear(&self.buffer, asked, self.transaction) {
                 mbap::Heard::Nothing => {
                     if over || !self.read(deadline).await? {
-                        heard.outcome = missing(other, unfit || self.babbles());
-                        return Ok(heard);
+                        return Ok(missing(other, unfit || self.babbles()));
                     }
                     // What has come by the deadline is looked at once more, however much follows it.
                     over = self.babbles() || self.clock.monotonic() >= deadline;
                 }
                 mbap::Heard::Answer(answer, length) => {
-                    heard.outcome = take(answer, values);
+                    let outcome = take(answer, values);
                     self.buffer.drain(..length);
-                    return Ok(heard);
+                    return Ok(outcome);
                 }
                 mbap::Heard::Late(length) => {
                     heard.late += 1;
@@ -50,7 +49,7 @@ impl Line {
                 mbap::Heard::Broken => {
                     let cause =
                         "what it sends is no Modbus TCP: is it a converter that needs `framing = \"rtu\"`?";
-                    return Err(self.gone(Some(&io::Error::other(cause))));
+                    return Err(wire::gone(&self.target, Some(&io::Error::other(cause))));
                 }
             }
         }

@@ -9,6 +9,8 @@ use crate::sources::modbus::line::{Heard, Outcome};
 use crate::sources::modbus::pdu::{Asked, Exception};
 use crate::units;
 
+const HUNG_UP: &str = "the connection is closed when it is asked";
+
 /// What was last said of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -49,6 +51,7 @@ impl Poller {
         if self.stats.tap().is_watched() {
             let cause = match heard.outcome {
                 Outcome::Silence => Some((Refusal::NoAnswer, "it does not answer".to_owned())),
+                Outcome::Closed => Some((Refusal::NoAnswer, HUNG_UP.to_owned())),
                 Outcome::Other(unit) => Some((Refusal::OtherUnit, answered_instead(unit))),
                 Outcome::Exception(exception) => Some((Refusal::Exception, exception.to_string())),
                 Outcome::Unclear => Some((
@@ -62,7 +65,7 @@ impl Poller {
             }
         }
         match heard.outcome {
-            Outcome::Silence => self.stats.count(Refusal::NoAnswer),
+            Outcome::Silence | Outcome::Closed => self.stats.count(Refusal::NoAnswer),
             Outcome::Other(_) => self.stats.count(Refusal::OtherUnit),
             Outcome::Damaged => self.stats.refuse(&self.source, Refusal::Checksum, || {
                 format!("the answer of {} for {asked} is damaged: where that is often so, check baud rate, parity and the line's ends", device.name)
@@ -139,6 +142,7 @@ impl Poller {
         let why = match outcome {
             Outcome::Exception(exception) => format!("does not answer (its gateway says: {exception})"),
             Outcome::Damaged => "gives no whole answer".to_owned(),
+            Outcome::Closed => format!("does not answer ({HUNG_UP})"),
             Outcome::Other(unit) => format!("does not answer ({})", answered_instead(unit)),
             _ => "does not answer".to_owned(),
         };

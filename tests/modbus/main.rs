@@ -20,6 +20,8 @@ use weir::sources::modbus::register::Register;
 use weir::sources::modbus::{Config, Modbus, Ports, mbap, rtu};
 use weir::sources::{Context, Refusal, Source, SourceError, Stats};
 
+mod field;
+#[path = "../support/mod.rs"]
 mod support;
 
 use support::modbus::{Seen, Slave};

@@ -1,0 +1,143 @@
+//! What is met in the field, by scripted devices: adapters that echo and hand over in pieces, gateways that hang up, and
+//! devices that do what the specification does not say.
+
+use super::*;
+
+/// Serves RTU on a terminal: what is to come for each request, each piece after so many milliseconds.
+fn in_pieces(pty: &Pty, mut answer: impl FnMut(&[u8]) -> Vec<(u64, Vec<u8>)> + Send + 'static) {
+    let mut device = pty.device().unwrap();
+    thread::spawn(move || {
+        let mut request = [0; 8];
+        while device.read_exact(&mut request).is_ok() {
+            for (after, piece) in answer(&request) {
+                thread::sleep(Duration::from_millis(after));
+                if device.write_all(&piece).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+}
+
+/// Two registers of one device that are not read together.
+fn two(rest: &str) -> String {
+    let one = |metric: &str, address: u8| {
+        format!("{{ unit_id = 1, device = 'm', metric = '{metric}', address = {address} }}")
+    };
+    format!("every = '20ms'\n{rest}\nregisters = [{}, {}]", one("a", 10), one("b", 20))
+}
+
+fn both() -> Frame {
+    vec![("m".into(), "a".into(), Value::Int(100)), ("m".into(), "b".into(), Value::Int(200))]
+}
+
+#[tokio::test]
+async fn an_answer_in_two_pieces_behind_an_echo_or_a_stray_byte_is_whole() {
+    // An adapter hands over what it has every 16 ms, and a busy machine now and then later than is waited for.
+    for (echo, cut) in [(true, 3), (false, 6)] {
+        let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+        in_pieces(&pty, move |request| {
+            let (before, answer) = (if echo { request } else { &[0xFF] }, tenfold(request));
+            vec![(0, [before, &answer[..cut]].concat()), (16, answer[cut..].to_vec())]
+        });
+        let mut source =
+            Modbus::open(&on(&pty, &two("timeout = '500ms'\nretries = 2")), &context).await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(round(&mut source).await.unwrap(), both());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_echo_is_no_damaged_answer() {
+    let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+    in_pieces(&pty, |request| {
+        let mut echo = request.to_vec();
+        echo[5] ^= 0x40;
+        vec![(0, echo), (80, tenfold(request))]
+    });
+    let mut source = Modbus::open(&on(&pty, &two("timeout = '500ms'\nretries = 2")), &context).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(round(&mut source).await.unwrap(), both());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_at_the_next_request_is_made_anew_without_a_word() {
+    let mut answered = false;
+    let port = serve(move |request, stream| {
+        answered = !answered;
+        answered && stream.write_all(&reply(request, &[0, 100])).is_ok()
+    });
+    let context = context(&Ports::default());
+    let toml = "every = '20ms'\nregisters = [{ unit_id = 1, device = 'meter-1', metric = 'a', address = 0 }]";
+    let mut source = Modbus::open(&over(port, toml), &context).await.unwrap();
+    // The next request is on its way when the other end closes.
+    assert_eq!(rounds(&mut source, 10).await["meter-1"], 10);
+    assert_eq!(refused(&context, Refusal::NoAnswer), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_up_when_a_dead_device_is_asked_for_keeps_the_others() {
+    for framing in ["tcp", "rtu"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut request = vec![0; if framing == "tcp" { 12 } else { 8 }];
+                while stream.read_exact(&mut request).is_ok() {
+                    let (unit, register) =
+                        if framing == "tcp" { (request[6], request[9]) } else { (request[0], request[3]) };
+                    let value = [0, 100 * unit + u8::from(register == 10)];
+                    let answer = match framing {
+                        "tcp" => reply(&request, &value),
+                        _ => sealed(&[&[unit, 3, 2][..], &value].concat()),
+                    };
+                    if unit == 2 || stream.write_all(&answer).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let context = context(&Ports::default());
+        let units = [1, 2].map(|unit| {
+            format!("{{ unit_id = {unit}, device = 'meter-{unit}', metric = 'a', address = 0 }}")
+        });
+        // The dead one stands before one that is alive.
+        let toml = format!(
+            "every = '20ms'\ntimeout = '300ms'\nframing = '{framing}'\nregisters = [{}, {}]",
+            units[1], units[0]
+        );
+        let mut source = Modbus::open(&over(port, &toml), &context).await.unwrap();
+        assert_eq!(rounds(&mut source, 30).await["meter-1"], 30, "{framing}");
+        let vain = refused(&context, Refusal::NoAnswer);
+        assert!((1..20).contains(&vain), "{framing}: it is asked ever more rarely: {vain}");
+    }
+}
+
+#[tokio::test]
+async fn long_answers_that_lie_there_late_do_not_make_a_connection_unreadable() {
+    let mut held = Vec::new();
+    let mut count = 0;
+    let port = serve(move |request, stream| {
+        count += 1;
+        let answer = reply(request, &[b'x'; 250]);
+        if count > 2 {
+            return stream.write_all(&answer).is_ok();
+        }
+        held.extend(answer);
+        if count == 2 {
+            thread::sleep(Duration::from_millis(150));
+            return stream.write_all(&held).is_ok();
+        }
+        true
+    });
+    let context = context(&Ports::default());
+    let toml = "every = '20ms'\ntimeout = '100ms'\nretries = 0\n\
+                registers = [{ unit_id = 1, device = 'm', metric = 'a', address = 0, type = 'string', length = 125 }]";
+    let mut source = Modbus::open(&over(port, toml), &context).await.unwrap();
+    let found = round(&mut source).await.unwrap();
+    assert_eq!(found, [("m".into(), "a".into(), Value::Text("x".repeat(250).into()))]);
+    assert_eq!(refused(&context, Refusal::Late), 2);
+}
