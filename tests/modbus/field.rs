@@ -141,3 +141,76 @@ async fn long_answers_that_lie_there_late_do_not_make_a_connection_unreadable() 
     assert_eq!(found, [("m".into(), "a".into(), Value::Text("x".repeat(250).into()))]);
     assert_eq!(refused(&context, Refusal::Late), 2);
 }
+
+#[tokio::test]
+async fn a_gap_at_which_a_device_fails_or_falls_silent_does_not_cost_its_neighbours() {
+    for exception in [Some(4), None] {
+        let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+        let (tell, told) = std::sync::mpsc::channel();
+        in_pieces(&pty, move |request| {
+            let (first, count) = (request[3], request[5]);
+            tell.send((first, count)).unwrap();
+            // It does not have 13.
+            match (exception, (first..first + count).contains(&13)) {
+                (_, false) => vec![(0, tenfold(request))],
+                (Some(code), true) => vec![(0, sealed(&[request[0], 0x80 | request[1], code]))],
+                (None, true) => Vec::new(),
+            }
+        });
+        let one = |metric: &str, address: u8| {
+            format!("{{ unit_id = 1, device = 'm', metric = '{metric}', address = {address} }}")
+        };
+        let toml = format!(
+            "every = '20ms'\ntimeout = '50ms'\nretries = 0\nmax_gap = 5\nregisters = [{}, {}, {}]",
+            one("z", 2),
+            one("a", 10),
+            one("b", 15)
+        );
+        let mut source = Modbus::open(&on(&pty, &toml), &context).await.unwrap();
+        let mut metrics = BTreeSet::new();
+        for _ in 0..200 {
+            metrics.extend(round(&mut source).await.unwrap().into_iter().map(|(_, metric, _)| metric));
+            if metrics.len() == 3 {
+                break;
+            }
+        }
+        let asked: Vec<_> = told.try_iter().collect();
+        assert_eq!(metrics.len(), 3, "{exception:?}: {asked:?}");
+        let vain = asked.iter().filter(|asked| **asked == (10, 6)).count();
+        assert!(vain <= 3, "{exception:?}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_device_refused_while_it_started_is_read_together_again_later() {
+    let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut starting = 20;
+    script(&pty, move |request| {
+        tell.send((request[3], request[5])).unwrap();
+        if starting > 0 {
+            starting -= 1;
+            return sealed(&[request[0], 0x80 | request[1], 2]);
+        }
+        tenfold(request)
+    });
+    let registers = [10, 11, 12, 13].map(|address| {
+        format!("{{ unit_id = 1, device = 'm', metric = 'm{address}', address = {address} }}")
+    });
+    let toml = format!("every = '20ms'\nregisters = [{}]", registers.join(", "));
+    let mut source = Modbus::open(&on(&pty, &toml), &context).await.unwrap();
+    round(&mut source).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(round(&mut source).await.unwrap().len(), 4);
+    }
+    let asked: Vec<_> = told.try_iter().collect();
+    assert!(asked.ends_with(&[(12, 1), (13, 1)]), "as it refused them together: {asked:?}");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(700)).await;
+    tokio::time::resume();
+    for _ in 0..3 {
+        assert_eq!(round(&mut source).await.unwrap().len(), 4);
+    }
+    let asked: Vec<_> = told.try_iter().collect();
+    assert!(asked.ends_with(&[(10, 4), (10, 4)]), "{asked:?}");
+}

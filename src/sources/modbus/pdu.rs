@@ -152,6 +152,11 @@ impl Exception {
         matches!(self.0, 2 | 3)
     }
 
+    /// The device fails: some do where they are asked for an address that they do not have.
+    pub(super) fn is_failure(self) -> bool {
+        self.0 == 4
+    }
+
     /// A gateway tells that the device behind it does not answer.
     pub(super) fn is_silence(self) -> bool {
         matches!(self.0, 10 | 11)

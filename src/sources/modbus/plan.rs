@@ -62,20 +62,23 @@ impl Request {
     /// Whether something is read that nobody asked for.
     #[must_use]
     pub fn has_gaps(&self) -> bool {
-        self.split().is_some_and(|parts| parts.len() > 1)
+        self.without_gaps().is_some()
     }
 
-    /// The same without gaps.
-    fn split(&self) -> Option<Vec<Self>> {
-        (self.registers.len() > 1).then(|| plan(self.asked.unit, &self.registers, 0))
+    /// The same without gaps. `None` where there is none.
+    #[must_use]
+    pub fn without_gaps(&self) -> Option<Vec<Self>> {
+        Some(plan(self.asked.unit, &self.registers, 0)).filter(|parts| parts.len() > 1)
     }
 
     /// What to ask for instead where a device refuses this: first without gaps, then in halves. `None` where there is
     /// but one value.
     #[must_use]
     pub fn smaller(&self) -> Option<Vec<Self>> {
-        let parts = self.split()?;
-        if parts.len() > 1 {
+        if self.registers.len() < 2 {
+            return None;
+        }
+        if let Some(parts) = self.without_gaps() {
             return Some(parts);
         }
         let (one, other) = self.registers.split_at(self.registers.len() / 2);

@@ -27,6 +27,7 @@ pub(super) struct Poller {
     bus: Arc<Bus>,
     retries: u8,
     pause: Duration,
+    max_gap: u16,
     /// Whether answers do not say which request they answer.
     is_rtu: bool,
     devices: Vec<Device>,
@@ -60,6 +61,10 @@ struct Round {
     /// When it last began.
     begun: Duration,
     requests: Vec<Ask>,
+    /// When something was last asked for apart that had been asked for together.
+    parted: Duration,
+    /// Whether the device has given what it had refused: then it may give together what it did not.
+    is_changed: bool,
 }
 
 struct Ask {
@@ -101,6 +106,7 @@ impl Poller {
             bus,
             retries: config.retries,
             pause: config.pause,
+            max_gap: config.max_gap,
             is_rtu: !matches!(target, Target::Network(_, Framing::Tcp)),
             devices,
             rounds,
@@ -161,6 +167,7 @@ impl Poller {
         if missed > 0 && !was_silent {
             self.stats.leave_out(&self.source, missed);
         }
+        self.join(index);
         if was_silent {
             self.turn(index);
         }
@@ -352,6 +359,8 @@ fn beats(unit: &Unit, device: usize, config: &Config, now: Duration) -> Vec<Roun
             due: Due::new(every, now),
             begun: Duration::ZERO,
             requests: requests.into_iter().map(Ask::new).collect(),
+            parted: Duration::ZERO,
+            is_changed: false,
         }
     };
     beats.into_iter().map(round).collect()

@@ -3,11 +3,17 @@
 
 use std::time::Duration;
 
-use super::{Ask, Next, Poller};
+use super::{Ask, Next, Poller, Round};
 use crate::sources::Refusal;
 use crate::sources::modbus::line::{Heard, Outcome};
 use crate::sources::modbus::pdu::{Asked, Exception};
+use crate::sources::modbus::plan::{Request, plan};
 use crate::units;
+
+/// So long is read apart what was refused together, at least: then it is tried together again where there is news.
+const APART: Duration = Duration::from_secs(600);
+
+const GAPS: &str = "between those asked for lie some that it may not have: they are read apart from now on, and `max_gap = 0` says so from the start";
 
 const HUNG_UP: &str = "the connection is closed when it is asked";
 
@@ -68,7 +74,15 @@ impl Poller {
             Outcome::Silence | Outcome::Closed => self.stats.count(Refusal::NoAnswer),
             Outcome::Other(_) => self.stats.count(Refusal::OtherUnit),
             Outcome::Damaged => self.stats.refuse(&self.source, Refusal::Checksum, || {
-                format!("the answer of {} for {asked} is damaged: where that is often so, check baud rate, parity and the line's ends", device.name)
+                let (what, hint) = if self.is_rtu {
+                    ("is damaged", "check baud rate, parity and the line's ends")
+                } else {
+                    (
+                        "has another transaction id, function or length than it should",
+                        "look at it with `weir tap`",
+                    )
+                };
+                format!("the answer of {} for {asked} {what}: where that is often so, {hint}", device.name)
             }),
             Outcome::Exception(_) | Outcome::Unclear => self.stats.count(Refusal::Exception),
             Outcome::Values => {}
@@ -112,12 +126,12 @@ impl Poller {
     pub(super) fn is_well(&mut self, index: usize, place: usize, device: usize) {
         self.answers(device);
         let (source, devices) = (&self.source, &self.devices);
-        let Some(ask) = self.rounds.get_mut(index).and_then(|round| round.requests.get_mut(place)) else {
-            return;
-        };
+        let Some(round) = self.rounds.get_mut(index) else { return };
+        let Some(ask) = round.requests.get_mut(place) else { return };
         ask.silence.over();
         ask.suspect = false;
-        if ask.told.take().is_some() {
+        if let Some(told) = ask.told.take() {
+            round.is_changed |= matches!(told, Told::Exception(_));
             let name = devices.get(device).map_or("", |device| &device.name);
             tracing::info!(source = &**source, "{name} gives {} again", ask.request.asked);
         }
@@ -164,7 +178,19 @@ impl Poller {
             }
             // What it was asked is asked again first.
             round.requests.rotate_left(place);
-        } else if ask.told != Some(Told::Silent) {
+        } else if ask.told == Some(Told::Silent) {
+            // Some devices fall silent at an address that they do not have.
+            if let Some(parts) = ask.request.without_gaps() {
+                tracing::warn!(
+                    source = &*self.source,
+                    "{} (unit {}) {why} for {}: {GAPS}",
+                    who.name,
+                    who.unit_id,
+                    ask.request.asked
+                );
+                round.part(place, parts, now);
+            }
+        } else {
             ask.told = Some(Told::Silent);
             tracing::warn!(
                 source = &*self.source,
@@ -185,20 +211,18 @@ impl Poller {
         ask.silence.over();
         ask.suspect = false;
         let asked = ask.request.asked;
-        if exception.is_about_addresses() {
-            if let Some(parts) = ask.request.smaller() {
-                let hint = if ask.request.has_gaps() {
-                    "between those asked for lie some that it does not have: they are read apart from now on, and `max_gap = 0` says so from the start"
-                } else {
-                    "they are read apart from now on"
-                };
-                tracing::warn!(
-                    source = &*self.source,
-                    "{name} refuses {asked} together: {exception}: {hint}"
-                );
-                round.requests.splice(place..=place, parts.into_iter().map(Ask::new));
-                return Next::Again;
-            }
+        let parts = if exception.is_about_addresses() {
+            ask.request.smaller()
+        } else if exception.is_failure() && ask.told == Some(Told::Exception(exception)) {
+            ask.request.without_gaps()
+        } else {
+            None
+        };
+        if let Some(parts) = parts {
+            let hint = if ask.request.has_gaps() { GAPS } else { "they are read apart from now on" };
+            tracing::warn!(source = &*self.source, "{name} refuses {asked} together: {exception}: {hint}");
+            round.part(place, parts, self.clock.monotonic());
+            return Next::Again;
         }
         if ask.told != Some(Told::Exception(exception)) {
             ask.told = Some(Told::Exception(exception));
@@ -208,8 +232,33 @@ impl Poller {
         }
         Next::Refused
     }
+
+    /// Asks together again for what a device refused, such as while it started, and has given since.
+    pub(super) fn join(&mut self, index: usize) {
+        let now = self.clock.monotonic();
+        let Some(round) = self.rounds.get_mut(index) else { return };
+        if !std::mem::take(&mut round.is_changed) {
+            return;
+        }
+        if now < round.parted + APART {
+            round.is_changed = true;
+            return;
+        }
+        let Some(unit) = self.devices.get(round.device).map(|device| device.unit_id) else { return };
+        let registers: Vec<_> =
+            round.requests.iter().flat_map(|ask| &ask.request.registers).cloned().collect();
+        round.requests = plan(unit, &registers, self.max_gap).into_iter().map(Ask::new).collect();
+    }
 }
 
-fn answered_instead(unit: u8) -> String {
+impl Round {
+    /// Asks for less in the place of a request.
+    fn part(&mut self, place: usize, parts: Vec<Request>, now: Duration) {
+        self.parted = now;
+        self.requests.splice(place..=place, parts.into_iter().map(Ask::new));
+    }
+}
+
+pub(super) fn answered_instead(unit: u8) -> String {
     format!("unit {unit} answered instead: check the device's address")
 }
