@@ -58,6 +58,7 @@ fuzz_target!(|data: &[u8]| {
                 Answer::Exception(_) => 5,
             };
             let frame = &stream[before..before + length];
+            assert_ne!(frame, rtu::request(&asked), "an echo is no answer");
             assert_eq!(frame[0], asked.unit);
             assert_eq!(frame[1] & 0x7f, asked.table.function());
             assert_eq!(rtu::crc(&frame[..length - 2]).to_le_bytes(), frame[length - 2..]);
@@ -65,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
             break;
         }
     }
-    let _ = rtu::stray(&stream, &asked);
+    let _ = (rtu::stray(&stream, &asked), rtu::is_complete(&stream, &asked));
 
     let transaction = u16::from_be_bytes([*seal, *low]);
     let mut rest = &stream[..];
@@ -78,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
                 decode(&asked, answer);
                 rest = &rest[length..];
             }
-            mbap::Heard::Late(length) | mbap::Heard::Unfit(length) => {
+            mbap::Heard::Late(length, _) | mbap::Heard::Unfit(length) => {
                 assert!(length >= 8);
                 rest = &rest[length..];
             }

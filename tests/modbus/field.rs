@@ -214,3 +214,20 @@ async fn what_a_device_refused_while_it_started_is_read_together_again_later() {
     let asked: Vec<_> = told.try_iter().collect();
     assert!(asked.ends_with(&[(10, 4), (10, 4)]), "{asked:?}");
 }
+
+#[tokio::test]
+async fn an_answer_with_an_id_that_was_never_sent_is_not_taken_for_a_late_one() {
+    let port = serve(|request, stream| {
+        let mut answer = reply(request, &[0, 100]);
+        // Far from all that were sent.
+        answer[0] ^= 0x80;
+        stream.write_all(&answer).is_ok()
+    });
+    let context = context(&Ports::default());
+    let toml = "every = '20ms'\ntimeout = '50ms'\nretries = 1\nregisters = [{ unit_id = 1, metric = 'a', address = 0 }]";
+    let mut source = Modbus::open(&over(port, toml), &context).await.unwrap();
+    let look = tokio::time::timeout(Duration::from_millis(500), source.next()).await;
+    assert!(look.is_err(), "nothing is read of it");
+    assert_eq!(refused(&context, Refusal::Late), 0);
+    assert!(refused(&context, Refusal::Checksum) >= 2);
+}

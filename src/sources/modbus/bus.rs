@@ -64,7 +64,7 @@ fn lock(doubts: &Mutex<Doubts>) -> MutexGuard<'_, Doubts> {
 }
 
 /// An adapter has several names below /dev, which lead to one.
-fn known_as(target: &Target) -> Target {
+pub(super) fn known_as(target: &Target) -> Target {
     match target {
         Target::Serial(name, settings) => {
             let path = fs::canonicalize(&**name).unwrap_or_else(|_| PathBuf::from(&**name));

@@ -20,8 +20,8 @@ pub enum Heard<'a> {
     Nothing,
     /// The answer, and how many bytes it takes with its header.
     Answer(Answer<'a>, usize),
-    /// A frame of another transaction, of so many bytes: an answer that comes late.
-    Late(usize),
+    /// A frame of that other transaction, of so many bytes: an answer that comes late.
+    Late(usize, u16),
     /// A frame of this transaction that is no answer to this request, of so many bytes.
     Unfit(usize),
     /// This is no Modbus TCP: where the next frame begins cannot be known.
@@ -39,8 +39,9 @@ pub fn hear<'a>(bytes: &'a [u8], asked: &Asked, transaction: u16) -> Heard<'a> {
     }
     let end = HEADER - 1 + length;
     let Some(pdu) = bytes.get(HEADER..end) else { return Heard::Nothing };
-    if u16::from_be_bytes([*t, *u]) != transaction {
-        return Heard::Late(end);
+    let of = u16::from_be_bytes([*t, *u]);
+    if of != transaction {
+        return Heard::Late(end, of);
     }
     match asked.read(pdu) {
         Some(answer) if *unit == asked.unit => Heard::Answer(answer, end),
@@ -64,7 +65,7 @@ mod tests {
         for end in 0..frame.len() {
             assert_eq!(hear(&frame[..end], &ASKED, 0x1501), Heard::Nothing);
         }
-        assert_eq!(hear(&frame, &ASKED, 0x1502), Heard::Late(11));
+        assert_eq!(hear(&frame, &ASKED, 0x1502), Heard::Late(11, 0x1501));
         assert_eq!(hear(&frame, &Asked { unit: 18, ..ASKED }, 0x1501), Heard::Unfit(11));
         assert_eq!(hear(&frame, &Asked { count: 2, ..ASKED }, 0x1501), Heard::Unfit(11));
         let exception = [0x15, 1, 0, 0, 0, 3, 17, 0x84, 2, 99];
@@ -85,7 +86,7 @@ mod tests {
             loop {
                 match hear(rest, &ASKED, 1) {
                     Heard::Nothing | Heard::Broken => break,
-                    Heard::Answer(_, length) | Heard::Late(length) | Heard::Unfit(length) => {
+                    Heard::Answer(_, length) | Heard::Late(length, _) | Heard::Unfit(length) => {
                         prop_assert!(length >= 8 && length <= rest.len());
                         rest = &rest[length..];
                     }

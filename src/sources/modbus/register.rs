@@ -314,7 +314,9 @@ impl Register {
             Kind::F32 => Value::Float(f32::from_be_bytes(first(bytes)?).into()),
             Kind::F64 => Value::Float(f64::from_be_bytes(first(bytes)?)),
             Kind::String(_) => {
-                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+                // What was never written in a device's memory is 0xFF, which is in no text.
+                let end = bytes.iter().rposition(|byte| *byte != 0xFF).map_or(0, |last| last + 1);
+                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(end);
                 let text = std::str::from_utf8(&bytes[..end]).map_err(|_| NoValue::NotText)?;
                 scratch.clear();
                 scratch.push_str(text.trim_end());
@@ -408,6 +410,7 @@ mod tests {
         let keys = "type = 'string'\nlength = 4";
         assert_eq!(value(keys, b"SDM120\0x", 0), Ok(Value::Text("SDM120".into())));
         assert_eq!(value(keys, b"SDM120  ", 0), Ok(Value::Text("SDM120".into())));
+        assert_eq!(value(keys, b"SDM \xFF\xFF\xFF\xFF", 0), Ok(Value::Text("SDM".into())));
         let swapped = format!("{keys}\nbyte_order = 'little'");
         assert_eq!(value(&swapped, b"DS1M020 ", 0), Ok(Value::Text("SDM120 0".trim().into())));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Config, Device, Framing, REGISTERS_MAX, Target};
 use crate::model::{NAME_MAX, is_name};
+use crate::sources::modbus::bus::known_as;
 use crate::sources::modbus::register::{EVERY_MAX, EVERY_MIN, Register};
 use crate::sources::port;
 
@@ -211,7 +212,7 @@ impl Config {
 
     /// The key in which two sources differ that are on one line, which cannot be.
     pub(in crate::sources) fn differs(&self, other: &Self) -> Option<&'static str> {
-        match (self.target()?, other.target()?) {
+        match (known_as(&self.target()?), known_as(&other.target()?)) {
             (Target::Serial(one, ours), Target::Serial(other, theirs)) if one == other => {
                 let keys = [
                     ("baud", ours.baud != theirs.baud),

@@ -116,7 +116,12 @@ fn what_does_not_go_together_is_a_problem_at_its_key() {
             "{toml}: {problems:?}"
         );
     }
-    assert_eq!(problems(&format!("address = 'h:1'\n{}", ONE.replace("unit_id = 1", "unit_id = 255"))), []);
+    for unit in ["0", "255"] {
+        let one = ONE.replace("unit_id = 1", &format!("unit_id = {unit}"));
+        assert_eq!(problems(&format!("address = 'h:1'\n{one}")), []);
+        let rtu = problems(&format!("address = 'h:1'\nframing = 'rtu'\n{one}"));
+        assert!(rtu.len() == 1 && rtu[0].1.contains("within 1 and 247"), "{rtu:?}");
+    }
 }
 
 #[test]
@@ -151,4 +156,15 @@ fn two_sources_on_one_line_must_agree_on_its_settings() {
     assert_eq!(one.differs(&config(&format!("port = 'q'\n{ONE}"))), None);
     let tcp = config(&format!("address = 'h:1'\n{ONE}"));
     assert_eq!(tcp.differs(&config(&format!("address = 'h:1'\nframing = 'rtu'\n{ONE}"))), Some("framing"));
+}
+
+#[test]
+fn two_names_that_lead_to_one_port_are_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, link) = (dir.path().join("ttyUSB0"), dir.path().join("by-id"));
+    std::fs::write(&port, "").unwrap();
+    std::os::unix::fs::symlink(&port, &link).unwrap();
+    let one = config(&format!("port = '{}'\nbaud = 19200\n{ONE}", port.display()));
+    let other = config(&format!("port = '{}'\n{ONE}", link.display()));
+    assert_eq!(one.differs(&other), Some("baud"));
 }

@@ -7,6 +7,9 @@ use crate::sources::SourceError;
 use crate::sources::modbus::mbap;
 use crate::sources::modbus::pdu::Asked;
 
+/// What is so many transactions older nobody has asked for: there are devices that have but one id for all.
+const LATEST: u16 = 1024;
+
 impl Line {
     /// An exchange in Modbus TCP.
     pub(super) async fn by_transaction(
@@ -34,9 +37,13 @@ impl Line {
                     self.buffer.drain(..length);
                     return Ok(outcome);
                 }
-                mbap::Heard::Late(length) => {
-                    heard.late += 1;
-                    heard.late_unit = self.buffer.get(6).copied();
+                mbap::Heard::Late(length, transaction) => {
+                    if self.transaction.wrapping_sub(transaction) <= LATEST {
+                        heard.late += 1;
+                        heard.late_unit = self.buffer.get(6).copied();
+                    } else {
+                        unfit = true;
+                    }
                     self.buffer.drain(..length);
                 }
                 mbap::Heard::Unfit(length) => {
