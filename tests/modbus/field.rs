@@ -231,3 +231,63 @@ async fn an_answer_with_an_id_that_was_never_sent_is_not_taken_for_a_late_one() 
     assert_eq!(refused(&context, Refusal::Late), 0);
     assert!(refused(&context, Refusal::Checksum) >= 2);
 }
+
+#[tokio::test]
+async fn what_waited_for_a_doubt_is_read_in_the_same_round_once_the_device_has_said_something_else() {
+    let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut first = true;
+    in_pieces(&pty, move |request| {
+        tell.send(request[3]).unwrap();
+        // One answer is lost on the line.
+        if std::mem::take(&mut first) { Vec::new() } else { vec![(0, tenfold(request))] }
+    });
+    let one = |metric: &str, address: u8, kind: &str| {
+        format!("{{ unit_id = 1, device = 'm', metric = '{metric}', address = {address}, type = '{kind}' }}")
+    };
+    let toml = format!(
+        "every = '20ms'\ntimeout = '300ms'\nretries = 1\nregisters = [{}, {}, {}]",
+        one("a", 1, "u16"),
+        one("b", 5, "u16"),
+        one("c", 9, "u32")
+    );
+    let mut source = Modbus::open(&on(&pty, &toml), &context).await.unwrap();
+    let mut metrics: Vec<_> =
+        round(&mut source).await.unwrap().into_iter().map(|(_, metric, _)| metric).collect();
+    metrics.sort();
+    assert_eq!(metrics, ["a", "b", "c"]);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [1, 1, 9, 5]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_by_many_timeouts_is_not_taken_for_anothers_where_there_is_something_else_to_ask()
+ {
+    let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+    let mut first = true;
+    in_pieces(&pty, move |request| {
+        let after = if std::mem::take(&mut first) { 675 } else { 0 };
+        vec![(after, tenfold(request))]
+    });
+    let one = |metric: &str, address: u8, kind: &str| {
+        format!("{{ unit_id = 1, device = 'm', metric = '{metric}', address = {address}, type = '{kind}' }}")
+    };
+    let toml = format!(
+        "every = '20ms'\ntimeout = '90ms'\nretries = 0\nregisters = [{}, {}, {}]",
+        one("a", 1, "u16"),
+        one("b", 5, "u16"),
+        one("c", 9, "u32")
+    );
+    let mut source = Modbus::open(&on(&pty, &toml), &context).await.unwrap();
+    let mut seen = BTreeMap::new();
+    while seen.len() < 3 {
+        seen.extend(round(&mut source).await.unwrap().into_iter().map(|(_, metric, value)| (metric, value)));
+        let right = [("a", 10), ("b", 50), ("c", (90 << 16) + 100)];
+        assert!(
+            right
+                .iter()
+                .all(|(metric, value)| seen.get(*metric).is_none_or(|found| *found == Value::Int(*value))),
+            "{seen:?}"
+        );
+    }
+    assert!(refused(&context, Refusal::Late) > 0);
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::Target;
-use super::doubt::{Doubts, Why};
+use super::doubt::{Doubts, End, Why};
 use super::line::{Heard, Line, Manner};
 use super::pdu::Asked;
 use crate::clock::Clock;
@@ -74,9 +74,6 @@ pub(super) fn known_as(target: &Target) -> Target {
     }
 }
 
-/// For so many timeouts more an answer that is late is waited for, before something is asked whose answer looks like it.
-const LATEST: u32 = 3;
-
 /// A line on which sources take turns: whoever has waited longest is next, for one request.
 #[derive(Debug)]
 pub(super) struct Bus {
@@ -129,15 +126,14 @@ impl Bus {
             return Ok(None);
         }
         let manner = Manner { in_doubt: self.doubts().is_exception_doubtful(*asked, now), ..manner };
-        let mut out =
-            Out { bus: self, asked: *asked, clock, wait: manner.timeout, is_out: line.is_by_frame() };
+        let mut out = Out { bus: self, asked: *asked, clock, manner, is_out: line.is_by_frame() };
         let heard = line.ask(asked, manner, values, tap).await;
         out.is_out = false;
         let heard = heard?;
         let took = clock.monotonic().saturating_sub(begun);
         let now = clock.instant(begun + took);
         // Before the next has its turn.
-        self.doubts().heard(*asked, &heard, line.late(), now, now + manner.timeout * LATEST);
+        self.doubts().heard(*asked, &heard, line.late(), now, End::of(manner, now));
         Ok(Some((heard, took)))
     }
 
@@ -158,7 +154,7 @@ struct Out<'a> {
     bus: &'a Bus,
     asked: Asked,
     clock: &'a Clock,
-    wait: Duration,
+    manner: Manner,
     is_out: bool,
 }
 
@@ -166,7 +162,8 @@ impl Drop for Out<'_> {
     fn drop(&mut self) {
         if self.is_out {
             let now = self.clock.instant(self.clock.monotonic());
-            self.bus.doubts().open(self.asked, Why::Silent, now, now + self.wait * (1 + LATEST));
+            let end = End::of(self.manner, now + self.manner.timeout);
+            self.bus.doubts().open(self.asked, Why::Silent, now, end);
         }
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Manner {
     pub(super) timeout: Duration,
     /// How long the line rests before.
     pub(super) pause: Duration,
+    /// Whether the device is asked for something else as well, whose answer cannot be taken for this one's.
+    pub(super) has_other: bool,
     /// Whether an exception may be the late answer to another request.
     pub(super) in_doubt: bool,
 }

@@ -11,6 +11,7 @@ use tokio::time::sleep_until;
 use super::bus::Bus;
 use super::config::{Config, Framing, Target, Unit};
 use super::line::{Manner, Outcome};
+use super::pdu::Asked;
 use super::plan::{Request, plan};
 use super::register::NoValue;
 use super::schedule::{Due, Silence};
@@ -62,7 +63,7 @@ struct Round {
     begun: Duration,
     requests: Vec<Ask>,
     /// When something was last asked for apart that had been asked for together.
-    parted: Duration,
+    parted: Option<Duration>,
     /// Whether the device has given what it had refused: then it may give together what it did not.
     is_changed: bool,
 }
@@ -172,11 +173,20 @@ impl Poller {
             self.turn(index);
         }
         let mut answered = false;
-        let mut place = 0;
+        let (mut place, mut put_off) = (0, 0);
         while let Some(is_asked) = self.is_to_be_asked(index, place, was_silent && !answered) {
             let next = if is_asked { self.ask(index, place, answered).await } else { Ok(Next::Skip) };
             match next {
-                Ok(Next::Skip) => place += 1,
+                Ok(Next::Skip) => {
+                    match self.rounds.get_mut(index).and_then(|round| round.requests.get_mut(place..)) {
+                        // What is in doubt may be clear once the device has said something else.
+                        Some(rest) if put_off < rest.len() => {
+                            rest.rotate_left(1);
+                            put_off += 1;
+                        }
+                        _ => place += 1,
+                    }
+                }
                 Ok(Next::Go) => {
                     answered = true;
                     self.decode(index, place, &mut readings);
@@ -234,7 +244,12 @@ impl Poller {
         };
         let Some(who) = self.devices.get(device) else { return Ok(Next::Stop) };
         let asked = ask.request.asked;
-        let manner = Manner { timeout: who.timeout, pause: self.pause, in_doubt: false };
+        let manner = Manner {
+            timeout: who.timeout,
+            pause: self.pause,
+            has_other: self.has_other(index, asked),
+            in_doubt: false,
+        };
         let tries = if ask.silence.is_silent() || who.silence.is_silent() { 0 } else { self.retries };
         let mut cost = Duration::ZERO;
         let mut outcome = None;
@@ -277,6 +292,14 @@ impl Poller {
                 Next::Stop
             }
         })
+    }
+
+    /// Whether a round asks for something else that has an answer, which could not be taken for that to `asked`.
+    fn has_other(&self, index: usize, asked: Asked) -> bool {
+        let is_other = |ask: &Ask| {
+            ask.told.is_none() && !ask.silence.is_silent() && !ask.request.asked.looks_like(&asked)
+        };
+        self.rounds.get(index).is_some_and(|round| round.requests.iter().any(is_other))
     }
 
     /// Whether what came of that unit may be an answer to an earlier request: on Modbus TCP that is known.
@@ -359,7 +382,7 @@ fn beats(unit: &Unit, device: usize, config: &Config, now: Duration) -> Vec<Roun
             due: Due::new(every, now),
             begun: Duration::ZERO,
             requests: requests.into_iter().map(Ask::new).collect(),
-            parted: Duration::ZERO,
+            parted: None,
             is_changed: false,
         }
     };

@@ -237,13 +237,10 @@ impl Poller {
     pub(super) fn join(&mut self, index: usize) {
         let now = self.clock.monotonic();
         let Some(round) = self.rounds.get_mut(index) else { return };
-        if !std::mem::take(&mut round.is_changed) {
+        if !round.is_changed || round.parted.is_none_or(|parted| now < parted + APART) {
             return;
         }
-        if now < round.parted + APART {
-            round.is_changed = true;
-            return;
-        }
+        (round.parted, round.is_changed) = (None, false);
         let Some(unit) = self.devices.get(round.device).map(|device| device.unit_id) else { return };
         let registers: Vec<_> =
             round.requests.iter().flat_map(|ask| &ask.request.registers).cloned().collect();
@@ -254,7 +251,7 @@ impl Poller {
 impl Round {
     /// Asks for less in the place of a request.
     fn part(&mut self, place: usize, parts: Vec<Request>, now: Duration) {
-        self.parted = now;
+        self.parted = Some(now);
         self.requests.splice(place..=place, parts.into_iter().map(Ask::new));
     }
 }
