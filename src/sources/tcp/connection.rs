@@ -1,13 +1,18 @@
 //! One device's connection, in the clear or through TLS.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use rustls::ServerConnection;
 
 use super::super::stream::{Reader, Stream};
 use crate::model::Readings;
+
+/// The connections of a listener, by the numbers of their descriptors.
+pub(super) type Connections = HashMap<RawFd, Box<Connection>>;
 
 /// What is kept of a connection. Thousands of them are at rest.
 #[derive(Debug)]

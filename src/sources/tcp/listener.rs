@@ -1,25 +1,26 @@
-//! Devices that connect.
+//! Devices that connect: all their connections, whose turn it is, and who is closed.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::super::listen::{self, Protocol};
 use super::super::stream::Reader;
-use super::super::{Batch, Context, Network, Refusal, SourceError, allow};
-use super::connection::{Connection, Found};
+use super::super::{Batch, Context, Refusal, SourceError};
+use super::connection::{Connection, Connections, Found};
+use super::door::{Caller, Door};
+use super::handshakes::{self, Handshakes};
 use super::identity::{self, Identity};
 use super::poll::{Poll, Wanted};
-use super::{Config, PORT, files, keep_alive};
+use super::{Config, PORT};
 use crate::model::Readings;
-use crate::tls;
+use crate::{tls, units};
 
 /// One read takes so much at most; then it is another connection's turn.
 const READ: usize = 8192;
@@ -38,21 +39,8 @@ const ACCEPTED: usize = 64;
 /// send one by one is taken a hundred at a time, and what one sends after a silence is taken at once.
 const REST: Duration = Duration::from_millis(10);
 
-/// So many connections may be waiting for the kernel to be taken. Others are dropped, and try again by themselves.
-const BACKLOG: i32 = 1024;
-
-/// So long the handshake of TLS may take, and so many may be under way; others wait to be taken.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const HANDSHAKES: usize = 128;
-
-/// Who has said nothing for so long in the middle of a handshake gives its place to the next where all are taken.
-const WAVERING: Duration = Duration::from_secs(1);
-
 /// A frame that has not ended after so many times `idle_timeout` does not either: a byte now and then is no life.
 const FRAME_IDLES: u32 = 10;
-
-/// After the system had no file or no memory for a connection, none is taken for so long.
-const SHUT: Duration = Duration::from_secs(1);
 
 /// What the unfinished frames of all connections may take together, in bytes: some of the largest.
 const BEGUN_MAX: usize = 8 << 20;
@@ -61,18 +49,15 @@ const BEGUN_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Listener {
     listen: SocketAddr,
-    socket: TcpListener,
+    door: Door,
     poll: Poll,
-    allow: Box<[Network]>,
-    most: usize,
-    /// The first number that a descriptor must not have: those above it are for others.
-    spare: u64,
     idle: Option<Duration>,
     identity: Option<Identity>,
     context: Context,
     reader: Reader,
     scratch: Box<[u8]>,
-    connections: HashMap<RawFd, Box<Connection>>,
+    connections: Connections,
+    handshakes: Handshakes,
     /// What all unfinished frames take, in bytes.
     begun: usize,
     /// Who was said to be ready and has not had a turn. One that has gone meanwhile is passed over.
@@ -83,13 +68,6 @@ pub(super) struct Listener {
     patience: Duration,
     /// Whether the last look has ended with more lying there: others have their turn before the next.
     more: bool,
-    /// Whether new connections are looked for.
-    open: bool,
-    /// Until when they are not to be.
-    shut: Duration,
-    /// When the handshakes under way have to be done, in this order. One that is done, or gone, is passed over.
-    handshakes: VecDeque<(Duration, RawFd)>,
-    handshaking: usize,
     /// When the silence of a connection in the middle of a frame will have lasted for the framing's idle gap.
     gaps: BTreeSet<(Duration, RawFd)>,
     /// When the silent ones were last looked for.
@@ -106,41 +84,25 @@ impl Listener {
             cause,
             hint,
         })?;
-        let socket = bind(listen).map_err(|error| refused(&error))?;
         let poll = Poll::new().map_err(|error| refused(&error))?;
-        poll.add(&socket).map_err(|error| refused(&error))?;
-        let (most, files) = (config.max_connections(), files::most());
-        let fit = files.saturating_sub(files::SPARE);
-        if u64::try_from(most).unwrap_or(u64::MAX) > fit {
-            tracing::warn!(
-                source = &*context.name,
-                "`max_connections` {most} does not fit: weir may have {files} files open, which is enough for some {fit}; \
-                 more takes a greater LimitNOFILE in the service (`sudo systemctl edit weir`)"
-            );
-        }
+        let door = Door::open(listen, config, context, &poll).map_err(|error| refused(&error))?;
         let now = context.clock.monotonic();
         Ok(Self {
             listen,
-            socket,
+            door,
             poll,
-            allow: config.allow.as_slice().into(),
-            most,
-            spare: fit,
             idle: config.idle_timeout,
             identity,
             context: context.clone(),
             reader: config.reader(context),
             scratch: vec![0; READ].into(),
-            connections: HashMap::new(),
+            connections: Connections::new(),
+            handshakes: Handshakes::default(),
             begun: 0,
             ready: VecDeque::new(),
             rest: now,
             patience: LOOK,
             more: false,
-            open: true,
-            shut: now,
-            handshakes: VecDeque::new(),
-            handshaking: 0,
             gaps: BTreeSet::new(),
             swept: now,
         })
@@ -176,7 +138,7 @@ impl Listener {
 
     #[cfg(test)]
     pub(super) fn address(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
+        self.door.address()
     }
 
     /// From now on a look is one turn.
@@ -205,14 +167,11 @@ impl Listener {
     /// When there is something to see to, whatever comes.
     pub(super) fn due(&self) -> Option<Duration> {
         let sweep = self.idle.filter(|_| !self.connections.is_empty()).map(|idle| self.swept + idle / 4);
-        let handshake = self.handshakes.front().map(|(until, _)| *until);
-        let reopen = if self.open {
-            None
-        } else if self.handshaking < HANDSHAKES {
-            Some(self.shut)
-        } else {
-            self.wavers().map(|(at, _)| at).min().map(|at| at.max(self.shut))
-        };
+        let handshake = self.handshakes.due();
+        let reopen = self.door.shut_until().and_then(|shut| {
+            let place = self.handshakes.place_at(&self.connections)?;
+            Some(place.max(shut))
+        });
         let gap = self.gaps.first().map(|(over, _)| *over);
         [sweep, handshake, reopen, gap].into_iter().flatten().min()
     }
@@ -237,7 +196,7 @@ impl Listener {
                 break;
             }
             match self.ready.pop_front() {
-                Some(ready) if ready == self.socket.as_raw_fd() => self.accept(now)?,
+                Some(ready) if self.door.is(ready) => self.accept(now)?,
                 Some(ready) => self.serve(ready, now, &mut readings),
                 None => {}
             }
@@ -251,21 +210,19 @@ impl Listener {
 
     fn accept(&mut self, now: Duration) -> io::Result<()> {
         for _ in 0..ACCEPTED {
-            let wavering = if self.handshaking >= HANDSHAKES { self.wavering(now) } else { None };
-            if self.handshaking >= HANDSHAKES && wavering.is_none() {
+            let is_full = self.handshakes.is_full();
+            let wavering = if is_full { self.handshakes.wavering(now, &self.connections) } else { None };
+            if is_full && wavering.is_none() {
                 break;
             }
-            match self.socket.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer, wavering, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if is_of_scarcity(&error) => {
+            match self.door.accept(now)? {
+                Caller::Came(socket, peer) => self.admit(socket, peer, wavering, now),
+                Caller::Nobody => break,
+                Caller::Waits(error) => {
                     self.refuse(Refusal::TooMany, None, || format!("cannot take a connection: {error}"));
-                    self.shut = now + SHUT;
                     break;
                 }
-                Err(error) if is_of_the_listener(&error) => return Err(error),
-                // What had become of the connection before it was taken (accept(2)).
-                Err(error) => tracing::debug!(source = &*self.context.name, %error, "not taken"),
+                Caller::Left(error) => tracing::debug!(source = &*self.context.name, %error, "not taken"),
             }
         }
         Ok(())
@@ -273,28 +230,15 @@ impl Listener {
 
     /// Takes a connection, in the place of the one that is `wavering`.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, wavering: Option<RawFd>, now: Duration) {
-        if !allow::admits(&self.allow, peer.ip()) {
+        if !self.door.admits(peer) {
             self.refuse(Refusal::NotAllowed, Some(peer), || "its address is not in `allow`");
             return;
         }
         if let Some(fd) = wavering {
             self.give_away(fd);
         }
-        let most = self.most;
-        if self.connections.len() >= most {
-            self.refuse(Refusal::TooMany, Some(peer), || {
-                format!("there are {most} connections already (`max_connections`)")
-            });
-            return;
-        }
-        // The lowest free number is given: this one says that nearly all are in use.
-        let fd = socket.as_raw_fd();
-        if u64::try_from(fd).is_ok_and(|number| number >= self.spare) {
-            self.refuse(
-                Refusal::TooMany,
-                Some(peer),
-                || "nearly all files that weir may have open are (LimitNOFILE in the service)",
-            );
+        if let Some(full) = self.door.full(&socket, self.connections.len()) {
+            self.refuse(Refusal::TooMany, Some(peer), || full);
             return;
         }
         let tls = match self.identity.as_mut().map(|identity| identity.meet(&self.context)).transpose() {
@@ -308,9 +252,9 @@ impl Listener {
             self.refuse(Refusal::TooMany, Some(peer), || format!("it cannot be watched ({error})"));
             return;
         }
+        let fd = socket.as_raw_fd();
         if tls.is_some() {
-            self.handshaking += 1;
-            self.handshakes.push_back((now + HANDSHAKE, fd));
+            self.handshakes.begin(fd, now);
         }
         self.context.stats.connections.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(source = &*self.context.name, %peer, "connected");
@@ -332,7 +276,7 @@ impl Listener {
         self.begun = (self.begun + begins).saturating_sub(begun);
         let settled = handshaking && !connection.is_handshaking();
         if settled {
-            self.handshaking = self.handshaking.saturating_sub(1);
+            self.handshakes.end();
         }
         match found {
             Found::Nothing => {}
@@ -374,7 +318,7 @@ impl Listener {
     fn close(&mut self, fd: RawFd, unfinished: Counted) {
         let Some(connection) = self.connections.remove(&fd) else { return };
         if connection.is_handshaking() {
-            self.handshaking = self.handshaking.saturating_sub(1);
+            self.handshakes.end();
         }
         self.begun = self.begun.saturating_sub(connection.stream.held());
         if let Some(gap) = self.reader.idle_gap() {
@@ -403,61 +347,29 @@ impl Listener {
     }
 
     fn end_handshakes(&mut self, now: Duration) {
-        while let Some((until, fd)) = self.handshakes.front().copied().filter(|(until, _)| *until <= now) {
-            self.handshakes.pop_front();
-            // Its number may be another's by now, which has more time.
-            let late = |connection: &&Connection| is_under_way(connection, until);
-            if let Some(peer) =
-                self.connections.get(&fd).map(Box::as_ref).filter(late).map(|connection| connection.peer)
-            {
-                self.refuse(Refusal::Tls, Some(peer), || {
-                    format!("the handshake of TLS took longer than {}", crate::units::show(HANDSHAKE))
-                });
-                self.close(fd, Counted::AsCutOff);
-            }
-        }
-        if self.handshakes.is_empty() {
-            self.handshakes.shrink_to(HANDSHAKES);
-        }
-    }
-
-    /// The handshakes under way: when each will have been silent for too long to keep its place, in the order in which
-    /// they have begun.
-    fn wavers(&self) -> impl Iterator<Item = (Duration, RawFd)> + '_ {
-        self.handshakes.iter().filter_map(|(until, fd)| {
-            let connection =
-                self.connections.get(fd).filter(|connection| is_under_way(connection, *until))?;
-            Some((connection.heard + WAVERING, *fd))
-        })
-    }
-
-    /// The oldest handshake that has been silent for too long. What we have not read yet was no silence.
-    fn wavering(&mut self, now: Duration) -> Option<RawFd> {
-        // Those that are done, or gone, may be many more.
-        if self.handshakes.len() > HANDSHAKES {
-            let connections = &self.connections;
-            self.handshakes.retain(|(until, fd)| {
-                connections.get(fd).is_some_and(|connection| is_under_way(connection, *until))
+        while let Some((fd, peer)) = self.handshakes.late(now, &self.connections) {
+            self.refuse(Refusal::Tls, Some(peer), || {
+                format!("the handshake of TLS took longer than {}", units::show(handshakes::MOST))
             });
+            self.close(fd, Counted::AsCutOff);
         }
-        let is_silent =
-            |fd: &RawFd| self.connections.get(fd).is_some_and(|connection| connection.is_silent());
-        self.wavers().filter(|(at, _)| *at <= now).map(|(_, fd)| fd).find(is_silent)
     }
 
     fn give_away(&mut self, fd: RawFd) {
         if let Some(peer) = self.connections.get(&fd).map(|connection| connection.peer) {
             self.refuse(Refusal::Tls, Some(peer), || {
                 format!(
-                    "it was silent in the handshake of TLS for {}, while {HANDSHAKES} were under way and more waited",
-                    crate::units::show(WAVERING)
+                    "it was silent in the handshake of TLS for {}, while {} were under way and more waited",
+                    units::show(handshakes::WAVERING),
+                    handshakes::PLACES
                 )
             });
             self.close(fd, Counted::AsCutOff);
         }
     }
 
-    /// Closes those that have been silent for too long, or have not ended a frame for much longer. What the pipeline has kept us from reading was not silent.
+    /// Closes those that have been silent for too long, or have not ended a frame for much longer. What the pipeline has
+    /// kept us from reading was not silent.
     fn sweep(&mut self, now: Duration) {
         let Some(idle) = self.idle.filter(|idle| now.saturating_sub(self.swept) >= *idle / 4) else { return };
         self.swept = now;
@@ -484,17 +396,10 @@ impl Listener {
         }
     }
 
-    /// Looks for new connections, or leaves them to wait where they are.
     fn open_or_shut(&mut self, now: Duration) -> io::Result<()> {
-        let full = self.handshaking >= HANDSHAKES && self.wavering(now).is_none();
-        let open = !full && self.shut <= now;
-        if open && !self.open {
-            self.poll.add(&self.socket)?;
-        } else if !open && self.open {
-            self.poll.remove(&self.socket)?;
-        }
-        self.open = open;
-        Ok(())
+        let is_place =
+            !self.handshakes.is_full() || self.handshakes.wavering(now, &self.connections).is_some();
+        self.door.open_or_shut(is_place, now, &self.poll)
     }
 
     fn refuse<T: std::fmt::Display>(
@@ -519,38 +424,9 @@ impl Drop for Listener {
     }
 }
 
-/// Whether this is the handshake that has to be done by `until`, and is not. Its number may be another's by now.
-fn is_under_way(connection: &Connection, until: Duration) -> bool {
-    connection.is_handshaking() && connection.taken + HANDSHAKE <= until
-}
-
 /// How the unfinished frame of a connection that is closed is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
     AsCutOff,
     Already,
-}
-
-fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
-    // Else a restart would have to wait until the kernel has forgotten the connections before.
-    socket.set_reuse_address(true)?;
-    // Every connection is born with it.
-    keep_alive(&socket)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&listen.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Whether the system had no file, or no memory, for a connection. It stays in the kernel's queue then.
-fn is_of_scarcity(error: &io::Error) -> bool {
-    let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|code| scarce.contains(&code))
-}
-
-/// Whether the listening socket itself is no good.
-fn is_of_the_listener(error: &io::Error) -> bool {
-    let broken = [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP];
-    error.raw_os_error().is_some_and(|code| broken.contains(&code))
 }

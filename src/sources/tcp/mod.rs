@@ -14,7 +14,9 @@
 
 mod connection;
 mod dial;
+mod door;
 mod files;
+mod handshakes;
 mod identity;
 mod listener;
 mod poll;
