@@ -104,7 +104,10 @@ impl Event {
             What::Received(frame) | What::Sent(frame) => {
                 frame.bytes.len() + frame.head.as_ref().map_or(0, String::len)
             }
-            What::Decoded { readings, .. } => readings.iter().map(Told::held).sum(),
+            What::Decoded { readings, first_ignored, .. } => {
+                let words = first_ignored.as_ref().map_or(0, String::len);
+                readings.iter().map(Told::held).sum::<usize>() + words
+            }
             What::Refused { cause, why, tail } => cause.len() + why.len() + tail.len(),
             What::Quiet { tail, .. } => tail.len(),
         };

@@ -71,6 +71,7 @@ impl Tap {
         if count > 0 || ignored > 0 {
             let shown = readings.iter().skip(first).take(READINGS);
             let readings = shown.map(|(_, reading)| Told::new(&reading, readings.arrival)).collect();
+            let first_ignored = first_ignored.map(|first| excerpt::cut(first, event::WORDS));
             self.tell(What::Decoded { readings, count, ignored, first_ignored });
         }
     }

@@ -76,7 +76,7 @@ async fn who_does_not_read_at_all_makes_a_few_bytes_wait_however_large_the_frame
     let flood = || {
         tap.read(large.as_bytes());
         tap.received(Some(large.clone()), large.as_bytes());
-        tap.decoded(&readings, 0, 0, None);
+        tap.decoded(&readings, 0, 1, Some(large.clone()));
         tap.refused("undecodable", large.clone());
         tap.failed(&large);
     };
@@ -105,12 +105,13 @@ fn allocated(what: &What) -> usize {
     let beside = match what {
         What::Failed(why) => why.capacity(),
         What::Received(frame) => frame.bytes.capacity() + frame.head.as_ref().map_or(0, String::capacity),
-        What::Decoded { readings, .. } => {
+        What::Decoded { readings, first_ignored, .. } => {
+            let ignored = first_ignored.as_ref().map_or(0, String::capacity);
             let words = |told: &Told| {
                 let unit = told.unit.as_ref().map_or(0, String::capacity);
                 told.device.capacity() + told.metric.capacity() + told.value.capacity() + unit
             };
-            readings.capacity() * size_of::<Told>() + readings.iter().map(words).sum::<usize>()
+            readings.capacity() * size_of::<Told>() + readings.iter().map(words).sum::<usize>() + ignored
         }
         What::Refused { cause, why, tail } => cause.capacity() + why.capacity() + tail.capacity(),
         _ => 0,

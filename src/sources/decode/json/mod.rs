@@ -165,7 +165,7 @@ impl Json {
     /// The first field of the last frame that was ignored, and why. With `fields` that is not known.
     pub(super) fn first_ignored(&self) -> Option<String> {
         let (name, why) = self.object.first_ignored?;
-        Some(format!("`{}` {why}", self.object.text(name).escape_debug()))
+        Some(format!("`{}` {why}", excerpt::cut(self.object.text(name).escape_debug(), 256)))
     }
 }
 
