@@ -181,7 +181,9 @@ impl Clock {
     /// The instant, for a timer, at which [`Clock::monotonic`] will be `at`.
     #[must_use]
     pub fn instant(&self, at: Duration) -> Instant {
-        self.shared.start + at
+        // Beyond what an instant can be, nobody waits for it.
+        const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        self.shared.start.checked_add(at).unwrap_or(self.shared.start + FAR)
     }
 
     /// The id of this boot, where the kernel tells one.

@@ -29,14 +29,17 @@ fn second() -> Duration {
 /// More often no serial line answers.
 const MIN_EVERY: Duration = Duration::from_millis(10);
 
+const MAX_EVERY: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Config {
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.write.is_empty() {
             problems.push(("poll.write", "`write` is empty: write the request's bytes".to_owned()));
         }
-        if self.every < MIN_EVERY {
-            problems.push(("poll.every", format!("`every` must be at least {}", units::show(MIN_EVERY))));
+        if !(MIN_EVERY..=MAX_EVERY).contains(&self.every) {
+            let (least, most) = (units::show(MIN_EVERY), units::show(MAX_EVERY));
+            problems.push(("poll.every", format!("`every` must lie within {least} and {most}")));
         }
         if self.timeout.is_zero() || self.timeout > self.every {
             let text = format!(
@@ -191,6 +194,7 @@ mod tests {
         };
         assert_eq!(keys("every = '1s'"), Vec::<&str>::new());
         assert_eq!(keys("every = '1ms'\ntimeout = '1ms'"), ["poll.every"]);
+        assert_eq!(keys("every = '366d'"), ["poll.every"]);
         assert_eq!(keys("every = '500ms'"), ["poll.timeout"]);
         assert_eq!(keys("every = '1s'\ntimeout = '0s'"), ["poll.timeout"]);
         let empty: Config = toml::from_str("every = '1s'\nwrite = []").unwrap();
