@@ -9,6 +9,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::super::stream::{Reader, Stream};
 use super::super::{Batch, Context, SourceError};
+use super::frames::{self, Asked};
 use super::{Config, keep_alive};
 use crate::clock::Clock;
 use crate::model::Readings;
@@ -33,6 +34,9 @@ pub(super) struct Dialled {
     idle: Option<Duration>,
     /// When it was dialled or last said something, by the monotonic clock.
     heard: Duration,
+    /// When it last ended a frame, or was between two, by `asked`.
+    whole: Duration,
+    asked: Asked,
     /// Whether the framing knows that nothing has come since.
     quiet: bool,
     clock: Clock,
@@ -44,7 +48,7 @@ impl Dialled {
         if let Err(error) = keep_alive(&socket) {
             tracing::debug!(source = &*context.name, %error, "the connection is not kept alive");
         }
-        let reader = config.reader(context);
+        let (reader, heard) = (config.reader(context), context.clock.monotonic());
         Ok(Self {
             what: device.into(),
             socket,
@@ -52,17 +56,21 @@ impl Dialled {
             stream: reader.stream(None),
             reader,
             idle: config.idle_timeout,
-            heard: context.clock.monotonic(),
+            heard,
+            whole: heard,
+            asked: Asked::default(),
             quiet: false,
             clock: context.clock.clone(),
         })
     }
 
     pub(super) async fn next(&mut self) -> Result<Batch, SourceError> {
+        self.asked.go(self.clock.monotonic());
         loop {
             let gap = self.reader.idle_gap().filter(|_| !self.quiet && !self.stream.rests());
             let quiet = self.clock.instant(self.heard + gap.unwrap_or_default());
-            let silent = self.clock.instant(self.heard + self.idle.unwrap_or_default());
+            let patience = self.patience();
+            let late = self.clock.instant(patience.map_or(self.heard, |(until, ..)| until));
             // The only point where this waits for something.
             let readable = tokio::select! {
                 // What has come is not silence, however long ago that was.
@@ -72,14 +80,15 @@ impl Dialled {
                     self.quiet = true;
                     let mut readings = Readings::new(self.clock.now());
                     self.reader.silence(&mut self.stream, &mut readings);
+                    self.whole = self.asked.at(readings.arrival.monotonic);
                     if readings.is_empty() {
                         continue;
                     }
-                    return Ok(Batch { readings, receipt: None });
+                    return Ok(self.hand(readings));
                 }
-                () = sleep_until(silent), if self.idle.is_some() => {
-                    let idle = units::show(self.idle.unwrap_or_default());
-                    return Err(self.gone(format!("it has said nothing for {idle} (`idle_timeout`)")));
+                () = sleep_until(late), if patience.is_some() => {
+                    let (_, what, most) = patience.unwrap_or_default();
+                    return Err(self.gone(format!("it {what} for {} (`idle_timeout`)", units::show(most))));
                 }
             };
             let read = readable.and_then(|()| self.socket.try_read(&mut self.buffer));
@@ -92,13 +101,32 @@ impl Dialled {
             let mut readings = Readings::new(self.clock.now());
             self.heard = readings.arrival.monotonic;
             self.quiet = false;
-            self.reader.read(&mut self.stream, bytes, &mut readings);
+            if self.reader.read(&mut self.stream, bytes, &mut readings) > 0 || self.stream.rests() {
+                self.whole = self.asked.at(self.heard);
+            }
             if !readings.is_empty() {
-                return Ok(Batch { readings, receipt: None });
+                return Ok(self.hand(readings));
             }
             // What came may have been noise, in any quantity. It can be cancelled here as well: no reading is held.
             yield_now().await;
         }
+    }
+
+    /// Until when it may go on as it does, what it has not done then, and for how long.
+    fn patience(&self) -> Option<(Duration, &'static str, Duration)> {
+        let idle = self.idle?;
+        let (silent, most) = (self.heard + idle, frames::most(idle));
+        let unfinished = self.asked.when(self.whole + most);
+        Some(if self.stream.rests() || silent <= unfinished {
+            (silent, "has said nothing", idle)
+        } else {
+            (unfinished, "has not ended a frame", most)
+        })
+    }
+
+    fn hand(&mut self, readings: Readings) -> Batch {
+        self.asked.stop(readings.arrival.monotonic);
+        Batch { readings, receipt: None }
     }
 
     fn gone(&self, cause: String) -> SourceError {
@@ -127,12 +155,19 @@ async fn dial(device: &str) -> Result<TcpStream, Failure> {
     let mut failure = silence();
     for address in found.map_err(Failure::Name)? {
         match timeout(ANSWER, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) if is_itself(&socket) => failure = io::ErrorKind::ConnectionRefused.into(),
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => failure = error,
             Err(_) => {}
         }
     }
     Err(Failure::Device(failure))
+}
+
+/// Whether a connection within this machine was given the very port that it dials, where nothing listens, and so has met
+/// itself. It would stand for ever, and keep the device from listening there.
+pub(super) fn is_itself(socket: &TcpStream) -> bool {
+    matches!((socket.local_addr(), socket.peer_addr()), (Ok(own), Ok(peer)) if own == peer)
 }
 
 impl Failure {

@@ -8,14 +8,15 @@
 //! - **All get their turn.** One turn is one read, and whoever has more goes to the end of the line.
 //! - **No peer can stop it, or grow it**: connections, handshakes and the memory of unfinished frames have bounds. What is
 //!   over them is refused and counted. Where the system itself has no room for a connection none is taken for a second.
-//! - A peer that is gone without a word is found out by the kernel ([`keep_alive`]), one that is there and says nothing
-//!   by `idle_timeout`, where that is set.
+//! - A peer that is gone without a word is found out by the kernel ([`keep_alive`]), one that is there and says nothing,
+//!   or begins a frame and does not end it, by `idle_timeout`, where that is set.
 //! - With `tls` nothing is read in the clear, and with `tls.ca` nothing of whoever has no certificate that it signed.
 
 mod connection;
 mod dial;
 mod door;
 mod files;
+mod frames;
 mod handshakes;
 mod identity;
 mod listener;
@@ -72,6 +73,10 @@ const PORT: u16 = 9300;
 
 const MAX_CONNECTIONS: u32 = 1000;
 
+/// The bounds of `idle_timeout`.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+const MAX_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The greatest `max_connections`: a port of a peer's address has no more.
 const MOST_CONNECTIONS: u32 = 65_536;
 
@@ -115,8 +120,9 @@ impl Config {
                 format!("`max_connections` must lie within 1 and {MOST_CONNECTIONS}"),
             ));
         }
-        if self.idle_timeout.is_some_and(|idle| idle < Duration::from_secs(1)) {
-            problems.push(("idle_timeout", "`idle_timeout` must be at least 1s".to_owned()));
+        if self.idle_timeout.is_some_and(|idle| !(MIN_IDLE..=MAX_IDLE).contains(&idle)) {
+            let (least, most) = (units::show(MIN_IDLE), units::show(MAX_IDLE));
+            problems.push(("idle_timeout", format!("`idle_timeout` must lie within {least} and {most}")));
         }
         if self.device.as_ref().is_some_and(|device| !is_name(device)) {
             problems.push(("device", format!("`device` must have 1 to {NAME_MAX} bytes")));

@@ -26,6 +26,7 @@ fn what_is_out_of_bounds_is_a_problem_at_its_key() {
         ("listen = '127.0.0.1:1'\nmax_connections = 0", "max_connections"),
         ("listen = '127.0.0.1:1'\nmax_connections = 65537", "max_connections"),
         ("listen = '127.0.0.1:1'\nidle_timeout = '999ms'", "idle_timeout"),
+        ("listen = '127.0.0.1:1'\nidle_timeout = '366d'", "idle_timeout"),
         ("listen = '127.0.0.1:1'\ndevice = ''", "device"),
         ("listen = '127.0.0.1:1'\nframing = { type = 'lines', max_frame = '2MiB' }", "framing.max_frame"),
         ("connect = 'logger'", "connect"),

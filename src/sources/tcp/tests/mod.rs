@@ -47,8 +47,11 @@ async fn listen(toml: &str, context: &Context) -> (Tcp, SocketAddr) {
     (source, address)
 }
 
+/// What it writes goes out at once: no timer of the kernel's knows of a paused clock.
 fn device(address: SocketAddr) -> TcpStream {
-    TcpStream::connect(address).unwrap()
+    let device = TcpStream::connect(address).unwrap();
+    device.set_nodelay(true).unwrap();
+    device
 }
 
 /// Closes at once: what it has not sent is thrown away, and the other side gets a reset.
@@ -81,6 +84,18 @@ async fn until(source: &mut Tcp, enough: impl Fn() -> bool) {
         }
     };
     timeout(Duration::from_secs(20), work).await.expect("it never comes to that");
+}
+
+/// Takes for so long what comes.
+async fn ask_for(source: &mut Tcp, time: Duration) -> Result<(), SourceError> {
+    let over = tokio::time::sleep(time);
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            () = &mut over => return Ok(()),
+            batch = source.next() => drop(batch?),
+        }
+    }
 }
 
 fn int(device: &str, value: i64) -> (String, Value) {
