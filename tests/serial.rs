@@ -116,7 +116,35 @@ async fn an_unplugged_port_is_gone_and_the_line_that_had_begun_is_counted() {
     let error = next(&mut source).await.unwrap_err();
     assert!(matches!(error, SourceError::Gone { .. }), "{error}");
     assert_eq!(error.to_string(), format!("{port} went away: it was unplugged"));
+    drop(source);
     assert_eq!(refused(&context, Refusal::CutOff), 1);
+}
+
+#[tokio::test]
+async fn a_line_that_had_begun_when_weir_closes_the_port_is_counted() {
+    let (mut pty, context) = (Pty::open().unwrap(), context());
+    let mut source = open(&pty, &context).await;
+    pty.write_all(b"{\"t\":1}\n{\"t\"").unwrap();
+    values(&mut source, 1).await;
+    drop(source);
+    assert_eq!(refused(&context, Refusal::CutOff), 1);
+}
+
+#[tokio::test]
+async fn a_line_is_never_put_together_over_an_unplugged_port() {
+    let (dir, context) = (tempfile::tempdir().unwrap(), context());
+    let port = dir.path().join("port");
+    for (text, whole) in [("{\"t\":1}\n{\"t\":5", 1), ("2}\n{\"t\":3}\n", 3)] {
+        let mut pty = Pty::open().unwrap();
+        let _ = std::fs::remove_file(&port);
+        std::os::unix::fs::symlink(pty.port(), &port).unwrap();
+        let mut source = Serial::open(&config(&port), &context).await.unwrap();
+        pty.write_all(text.as_bytes()).unwrap();
+        assert_eq!(values(&mut source, 1).await, [("t".to_owned(), Value::Int(whole))]);
+        drop(pty);
+        assert!(matches!(next(&mut source).await, Err(SourceError::Gone { .. })));
+    }
+    assert_eq!((refused(&context, Refusal::CutOff), refused(&context, Refusal::Undecodable)), (1, 1));
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! The port is opened raw, for this process alone, and only read, but for the requests of `poll`. What lies in the
 //! kernel's buffer when it is opened is data and is kept (with `poll` it is not asked for, and is not). A reader that joins in the middle of a frame cannot know it: the rest of that frame is read
-//! as a frame, usually does not decode, and is counted as refused. A frame that had begun when the port went away is
-//! counted as cut off.
+//! as a frame, usually does not decode, and is counted as refused. A frame that had begun when the port went away, or was
+//! closed, is counted as cut off: what comes after a port was opened is never joined with what came before.
 
 use std::future::poll_fn;
 use std::io;
@@ -286,8 +286,14 @@ impl Serial {
     }
 
     fn gone(&self, error: Option<&io::Error>) -> SourceError {
-        self.reader.cut_off(&self.stream);
         port::gone(&self.name, error)
+    }
+}
+
+/// What had begun is counted, whether the port went away or weir closes it.
+impl Drop for Serial {
+    fn drop(&mut self) {
+        self.reader.cut_off(&self.stream, 0);
     }
 }
 

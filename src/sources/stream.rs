@@ -30,6 +30,9 @@ pub(super) struct Stream {
     peer: Option<SocketAddr>,
 }
 
+/// So many bytes of what is told of a field are shown: its name may be as long as a frame.
+const FIELD: usize = 256;
+
 /// What is wrong across the keys of `framing` and `decode`, and between both, as (key, what and what to do).
 pub(super) fn problems(framing: &framing::Config, decode: &decode::Config) -> Vec<(&'static str, String)> {
     let mut problems = framing.problems();
@@ -125,8 +128,9 @@ impl Reader {
                     }
                     if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
                         let frame = excerpt::frame(frame);
-                        let field = self.decoder.first_ignored().map(|first| format!(" ({first})"));
-                        let field = field.unwrap_or_default();
+                        let field = self.decoder.first_ignored();
+                        let field = field
+                            .map_or_else(String::new, |first| format!(" ({})", excerpt::cut(first, FIELD)));
                         tracing::info!(
                             source = &**name,
                             "what is missing, or is no number and no boolean, is left out and counted, first in {frame}{field}"
@@ -188,9 +192,10 @@ impl Reader {
         });
     }
 
-    /// Counts the frame that will never be finished, where one has begun: the other side went away.
-    pub(super) fn cut_off(&self, stream: &Stream) {
-        let unfinished = stream.framer.unfinished();
+    /// Counts the frame that will never be finished, where one has begun: the other side went away. So many bytes behind
+    /// it were `sealed`, and cannot be read as they are not whole.
+    pub(super) fn cut_off(&self, stream: &Stream, sealed: usize) {
+        let unfinished = stream.framer.unfinished() + sealed;
         if unfinished > 0 {
             let Context { name, stats, .. } = &self.context;
             stats.refuse(name, Refusal::CutOff, || {
@@ -250,7 +255,7 @@ mod tests {
         let bytes = b"{\"t\":1,\"s\":\"ok\",\"n\":null}\n\xff\nno json\n{\"\":1,\"t\":2}\nlonger than the 28 bytes of it\n{\"t\":";
         reader.read(&mut stream, &bytes[..10], &mut readings);
         reader.read(&mut stream, &bytes[10..], &mut readings);
-        reader.cut_off(&stream);
+        reader.cut_off(&stream, 0);
 
         let found: Vec<_> =
             readings.iter().map(|(frame, reading)| (frame, reading.device, reading.value)).collect();

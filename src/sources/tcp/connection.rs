@@ -6,13 +6,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use rustls::ServerConnection;
-
 use super::super::stream::{Reader, Stream};
+use super::secured::Tls;
 use crate::model::Readings;
 
 /// The connections of a listener, by the numbers of their descriptors.
 pub(super) type Connections = HashMap<RawFd, Box<Connection>>;
+
+/// One read takes so much at most; then it is another connection's turn.
+pub(super) const READ: usize = 8192;
 
 /// What is kept of a connection. Thousands of them are at rest.
 #[derive(Debug)]
@@ -20,12 +22,12 @@ pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) stream: Stream,
-    pub(super) tls: Option<Box<ServerConnection>>,
+    pub(super) tls: Option<Box<Tls>>,
     /// When it was taken, by the monotonic clock.
     pub(super) taken: Duration,
     /// When it last brought something.
     pub(super) heard: Duration,
-    /// When it last ended a frame, or was between two.
+    /// When it last ended a frame, or was between two, by the clock that runs while the source is asked.
     pub(super) whole: Duration,
     /// Whether the kernel has no room for what TLS has to say.
     pub(super) stuck: bool,
@@ -55,21 +57,24 @@ impl Connection {
         matches!(self.socket.peek(&mut [0]), Err(error) if is_for_later(&error))
     }
 
-    /// Reads once, at most what `scratch` holds or one record of TLS, so that others get their turn.
+    /// How much memory what has begun and not ended takes, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.stream.held() + self.tls.as_ref().map_or(0, |tls| tls.held())
+    }
+
+    /// Reads once, at most so much that others get their turn. `asked` is the time by the clock that runs while the
+    /// source is asked.
     pub(super) fn read(
         &mut self,
         reader: &mut Reader,
-        scratch: &mut [u8],
+        scratch: &mut Vec<u8>,
         out: &mut Readings,
-        now: Duration,
+        asked: Duration,
     ) -> Found {
-        let Self { socket, stream, tls, whole, .. } = self;
-        let mut take = |bytes: &[u8]| {
-            if reader.read(stream, bytes, out) > 0 || stream.rests() {
-                *whole = now;
-            }
-        };
-        match tls {
+        let Self { socket, stream, tls, .. } = self;
+        let mut frames = 0;
+        let mut take = |bytes: &[u8]| frames += reader.read(stream, bytes, out);
+        let found = match tls {
             None => match socket.read(scratch) {
                 Ok(0) => Found::End,
                 Ok(length) => {
@@ -80,58 +85,30 @@ impl Connection {
                 Err(_) => Found::End,
             },
             Some(tls) => {
-                let found = read_tls(tls, socket, &mut take, scratch);
-                match write_tls(tls, socket) {
-                    Ok(()) => self.stuck = tls.wants_write(),
-                    // What has come is taken, and what is wrong is told, whether or not the other side hears of it.
-                    Err(_) if matches!(found, Found::Misfit(_)) => {}
-                    Err(_) => return Found::End,
-                }
+                let found = tls.read(socket, &mut take, scratch, READ);
+                self.stuck = tls.is_stuck();
                 found
             }
+        };
+        if frames > 0 || self.rests() {
+            self.whole = asked;
         }
+        found
+    }
+
+    /// Whether nothing has begun that has not ended.
+    pub(super) fn rests(&self) -> bool {
+        self.stream.rests() && self.tls.as_ref().is_none_or(|tls| tls.unfinished() == 0)
+    }
+
+    /// Counts what has begun and will not end.
+    pub(super) fn cut_off(&self, reader: &Reader) {
+        // A handshake is counted for itself.
+        let sealed = self.tls.as_ref().filter(|tls| !tls.is_handshaking());
+        reader.cut_off(&self.stream, sealed.map_or(0, |tls| tls.unfinished()));
     }
 }
 
-fn read_tls(
-    tls: &mut ServerConnection,
-    socket: &mut TcpStream,
-    take: &mut impl FnMut(&[u8]),
-    scratch: &mut [u8],
-) -> Found {
-    let length = match tls.read_tls(socket) {
-        Ok(length) => length,
-        Err(error) if is_for_later(&error) => return Found::Nothing,
-        Err(_) => return Found::End,
-    };
-    let processed = tls.process_new_packets();
-    // What came before something wrong is good.
-    let closed = loop {
-        match tls.reader().read(scratch) {
-            Ok(0) => break true,
-            Ok(length) => take(scratch.get(..length).unwrap_or_default()),
-            Err(error) => break !is_for_later(&error),
-        }
-    };
-    match processed {
-        Err(error) => Found::Misfit(error),
-        Ok(_) if length == 0 || closed => Found::End,
-        Ok(_) => Found::Bytes,
-    }
-}
-
-/// Writes what TLS has to say, as far as the kernel has room.
-fn write_tls(tls: &mut ServerConnection, socket: &mut TcpStream) -> io::Result<()> {
-    while tls.wants_write() {
-        match tls.write_tls(socket) {
-            Ok(_) => {}
-            Err(error) if is_for_later(&error) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn is_for_later(error: &io::Error) -> bool {
+pub(super) fn is_for_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

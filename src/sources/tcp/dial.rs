@@ -137,7 +137,7 @@ impl Dialled {
 /// What had begun is counted.
 impl Drop for Dialled {
     fn drop(&mut self) {
-        self.reader.cut_off(&self.stream);
+        self.reader.cut_off(&self.stream, 0);
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use rustls::server::UnbufferedServerConnection;
+
 use super::super::Context;
 use crate::clock::Clock;
 use crate::tls::{self, Expiry, Listening, Look, Looks, Server};
@@ -36,14 +38,14 @@ impl Identity {
     }
 
     /// What to meet a device with that connects now.
-    pub(super) fn meet(&mut self, context: &Context) -> Result<rustls::ServerConnection, rustls::Error> {
+    pub(super) fn meet(&mut self, context: &Context) -> Result<UnbufferedServerConnection, rustls::Error> {
         let now = context.clock.monotonic();
         if now.saturating_sub(self.looked) >= EVERY {
             self.looked = now;
             self.look(now, context);
             self.warn_of_end(context);
         }
-        rustls::ServerConnection::new(self.in_use.config.clone())
+        UnbufferedServerConnection::new(self.in_use.config.clone())
     }
 
     fn look(&mut self, now: Duration, context: &Context) {

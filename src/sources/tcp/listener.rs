@@ -13,17 +13,16 @@ use tokio::time::sleep_until;
 use super::super::listen::{self, Protocol};
 use super::super::stream::Reader;
 use super::super::{Batch, Context, Refusal, SourceError};
-use super::connection::{Connection, Connections, Found};
+use super::connection::{Connection, Connections, Found, READ};
 use super::door::{Caller, Door};
+use super::frames::{self, Asked};
 use super::handshakes::{self, Handshakes};
 use super::identity::{self, Identity};
 use super::poll::{Poll, Wanted};
+use super::secured::Tls;
 use super::{Config, PORT};
 use crate::model::Readings;
 use crate::{tls, units};
-
-/// One read takes so much at most; then it is another connection's turn.
-const READ: usize = 8192;
 
 /// So many turns make one look: all that it brings has one time of arrival.
 const TURNS: usize = 256;
@@ -39,9 +38,6 @@ const ACCEPTED: usize = 64;
 /// send one by one is taken a hundred at a time, and what one sends after a silence is taken at once.
 const REST: Duration = Duration::from_millis(10);
 
-/// A frame that has not ended after so many times `idle_timeout` does not either: a byte now and then is no life.
-const FRAME_IDLES: u32 = 10;
-
 /// What the unfinished frames of all connections may take together, in bytes: some of the largest.
 const BEGUN_MAX: usize = 8 << 20;
 
@@ -55,10 +51,11 @@ pub(super) struct Listener {
     identity: Option<Identity>,
     context: Context,
     reader: Reader,
-    scratch: Box<[u8]>,
+    /// What is read, of one connection after another.
+    scratch: Vec<u8>,
     connections: Connections,
     handshakes: Handshakes,
-    /// What all unfinished frames take, in bytes.
+    /// What all that has begun and not ended takes, in bytes.
     begun: usize,
     /// Who was said to be ready and has not had a turn. One that has gone meanwhile is passed over.
     ready: VecDeque<RawFd>,
@@ -72,6 +69,7 @@ pub(super) struct Listener {
     gaps: BTreeSet<(Duration, RawFd)>,
     /// When the silent ones were last looked for.
     swept: Duration,
+    asked: Asked,
 }
 
 impl Listener {
@@ -95,7 +93,7 @@ impl Listener {
             identity,
             context: context.clone(),
             reader: config.reader(context),
-            scratch: vec![0; READ].into(),
+            scratch: vec![0; READ],
             connections: Connections::new(),
             handshakes: Handshakes::default(),
             begun: 0,
@@ -105,10 +103,12 @@ impl Listener {
             more: false,
             gaps: BTreeSet::new(),
             swept: now,
+            asked: Asked::default(),
         })
     }
 
     pub(super) async fn next(&mut self) -> Result<Batch, SourceError> {
+        self.asked.go(self.context.clock.monotonic());
         loop {
             // This waits only here, so it can only be cancelled here: while no reading is held.
             if std::mem::take(&mut self.more) {
@@ -129,6 +129,7 @@ impl Listener {
             }
             let readings = self.look().map_err(|error| self.gone(&error))?;
             if !readings.is_empty() {
+                self.asked.stop(readings.arrival.monotonic);
                 return Ok(Batch { readings, receipt: None });
             }
             // What came may have been noise, in any quantity.
@@ -152,10 +153,10 @@ impl Listener {
         self.connections.len()
     }
 
-    /// What all unfinished frames take, by the books and counted anew.
+    /// What all that has begun and not ended takes, by the books and counted anew.
     #[cfg(test)]
     pub(super) fn begun(&self) -> usize {
-        let counted = self.connections.values().map(|connection| connection.stream.held()).sum();
+        let counted = self.connections.values().map(|connection| connection.held()).sum();
         assert_eq!(self.begun, counted);
         counted
     }
@@ -242,7 +243,7 @@ impl Listener {
             return;
         }
         let tls = match self.identity.as_mut().map(|identity| identity.meet(&self.context)).transpose() {
-            Ok(tls) => tls.map(Box::new),
+            Ok(tls) => tls.map(Tls::new).map(Box::new),
             Err(error) => {
                 self.refuse(Refusal::Tls, Some(peer), || format!("TLS cannot begin ({error})"));
                 return;
@@ -258,21 +259,21 @@ impl Listener {
         }
         self.context.stats.connections.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(source = &*self.context.name, %peer, "connected");
-        let stream = self.reader.stream(Some(peer));
+        let (stream, whole) = (self.reader.stream(Some(peer)), self.asked.at(now));
         let connection =
-            Connection { socket, peer, stream, tls, taken: now, heard: now, whole: now, stuck: false };
+            Connection { socket, peer, stream, tls, taken: now, heard: now, whole, stuck: false };
         self.connections.insert(fd, Box::new(connection));
     }
 
     fn serve(&mut self, fd: RawFd, now: Duration, readings: &mut Readings) {
         let Some(connection) = self.connections.get_mut(&fd) else { return };
-        let (peer, begun, stuck) = (connection.peer, connection.stream.held(), connection.stuck);
+        let (peer, begun, stuck) = (connection.peer, connection.held(), connection.stuck);
         let handshaking = connection.is_handshaking();
         if let Some(gap) = self.reader.idle_gap() {
             self.gaps.remove(&(connection.heard + gap, fd));
         }
-        let found = connection.read(&mut self.reader, &mut self.scratch, readings, now);
-        let begins = connection.stream.held();
+        let found = connection.read(&mut self.reader, &mut self.scratch, readings, self.asked.at(now));
+        let begins = connection.held();
         self.begun = (self.begun + begins).saturating_sub(begun);
         let settled = handshaking && !connection.is_handshaking();
         if settled {
@@ -320,12 +321,12 @@ impl Listener {
         if connection.is_handshaking() {
             self.handshakes.end();
         }
-        self.begun = self.begun.saturating_sub(connection.stream.held());
+        self.begun = self.begun.saturating_sub(connection.held());
         if let Some(gap) = self.reader.idle_gap() {
             self.gaps.remove(&(connection.heard + gap, fd));
         }
         if unfinished == Counted::AsCutOff {
-            self.reader.cut_off(&connection.stream);
+            connection.cut_off(&self.reader);
         }
         tracing::debug!(source = &*self.context.name, peer = %connection.peer, "closed");
         if self.connections.len() < self.connections.capacity() / 8 {
@@ -339,9 +340,10 @@ impl Listener {
             self.gaps.remove(&(over, fd));
             let Some(connection) = self.connections.get_mut(&fd) else { continue };
             if connection.is_silent() {
-                let held = connection.stream.held();
+                let held = connection.held();
                 self.reader.silence(&mut connection.stream, readings);
-                self.begun = (self.begun + connection.stream.held()).saturating_sub(held);
+                connection.whole = self.asked.at(now);
+                self.begun = (self.begun + connection.held()).saturating_sub(held);
             }
         }
     }
@@ -373,11 +375,11 @@ impl Listener {
     fn sweep(&mut self, now: Duration) {
         let Some(idle) = self.idle.filter(|idle| now.saturating_sub(self.swept) >= *idle / 4) else { return };
         self.swept = now;
+        let (asked, most) = (self.asked.at(now), frames::most(idle));
         let silent = |connection: &Connection| {
-            let past = |since, most| now.saturating_sub(since) >= most;
-            let drips =
-                || past(connection.whole, idle.saturating_mul(FRAME_IDLES)) && !connection.stream.rests();
-            (past(connection.heard, idle) || drips()) && connection.is_silent()
+            let is_silent = now.saturating_sub(connection.heard) >= idle;
+            let drips = asked.saturating_sub(connection.whole) >= most && !connection.rests();
+            (is_silent || drips) && connection.is_silent()
         };
         let silent: Vec<_> = self
             .connections
@@ -386,12 +388,9 @@ impl Listener {
             .map(|(fd, connection)| (*fd, connection.peer, now.saturating_sub(connection.heard) < idle))
             .collect();
         for (fd, peer, drips) in silent {
-            let (what, most) = if drips {
-                ("has not ended a frame", idle.saturating_mul(FRAME_IDLES))
-            } else {
-                ("has said nothing", idle)
-            };
-            self.context.stats.fall_silent(&self.context.name, peer, what, most);
+            let (what, long) =
+                if drips { ("has not ended a frame", most) } else { ("has said nothing", idle) };
+            self.context.stats.fall_silent(&self.context.name, peer, what, long);
             self.close(fd, Counted::AsCutOff);
         }
     }
@@ -419,7 +418,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         for connection in self.connections.values() {
-            self.reader.cut_off(&connection.stream);
+            connection.cut_off(&self.reader);
         }
     }
 }

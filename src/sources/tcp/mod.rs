@@ -21,6 +21,7 @@ mod handshakes;
 mod identity;
 mod listener;
 mod poll;
+mod secured;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;

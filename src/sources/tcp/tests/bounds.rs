@@ -70,9 +70,8 @@ async fn a_byte_now_and_then_holds_off_the_idle_timeout_ten_times_at_most() {
         // Whoever ends frames may be in the middle of the next at all times.
         dripping.write_all(b"x").unwrap();
         steady.write_all(b"\"dev\":\"steady\",\"t\":1}\n{").unwrap();
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        ask_for(&mut source, Duration::from_secs(30)).await.unwrap();
         minutes += 0.5;
-        let _ = timeout(Duration::from_millis(50), source.next()).await;
     }
     assert!((10.0..11.0).contains(&minutes), "{minutes}");
     assert_eq!((context.stats.silent.get(), refused(&context, Refusal::CutOff)), (1, 1));
@@ -111,4 +110,42 @@ async fn unfinished_frames_have_a_bound_over_all_connections_and_others_are_read
     let crowded = refused(&context, Refusal::Crowded);
     drop(source);
     assert_eq!(refused(&context, Refusal::CutOff), 200 - crowded, "each is counted once");
+}
+
+/// A frame that is large, or a device that is slow, is not to suffer for a pipeline that stood still.
+#[tokio::test]
+async fn time_in_which_nothing_was_read_does_not_count_against_a_frame_that_has_begun() {
+    let context = context();
+    let (mut source, address) = listen("idle_timeout = '1m'", &context).await;
+    let (mut slow, mut other) = (device(address), device(address));
+    slow.write_all(b"{\"dev\":\"slow\",").unwrap();
+    other.write_all(b"{\"dev\":\"other\",\"t\":1}\n").unwrap();
+    assert_eq!(take(&mut source, 1).await, [int("other", 1)]);
+    until(&mut source, || context.stats.bytes.load(Ordering::Relaxed) >= 36).await;
+    other.write_all(b"{\"dev\":\"other\",\"t\":2}\n").unwrap();
+    assert_eq!(take(&mut source, 1).await, [int("other", 2)]);
+    tokio::time::pause();
+    // A stalled pipeline: nothing is asked for.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    slow.write_all(b"\"a\":").unwrap();
+    other.write_all(b"\n").unwrap();
+    assert!(timeout(Duration::from_secs(30), source.next()).await.is_err());
+    assert_eq!(open(&source), 2);
+    slow.write_all(b"3}\n").unwrap();
+    assert_eq!(take(&mut source, 1).await, [int("slow", 3)]);
+}
+
+#[tokio::test]
+async fn frames_that_a_silence_ends_have_ended() {
+    let context = context();
+    let table = "idle_timeout = '1m'\nframing = { type = 'silence', idle_gap = '1s' }";
+    let (mut source, address) = listen(table, &context).await;
+    let mut steady = device(address);
+    tokio::time::pause();
+    for number in 0..60 {
+        steady.write_all(format!("{{\"dev\":\"steady\",\"t\":{number}}}").as_bytes()).unwrap();
+        assert_eq!(take(&mut source, 1).await, [int("steady", number)]);
+        assert!(timeout(Duration::from_secs(29), source.next()).await.is_err());
+    }
+    assert_eq!((open(&source), context.stats.silent.get()), (1, 0));
 }
