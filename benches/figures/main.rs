@@ -27,6 +27,7 @@ mod site;
 mod start;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod tls;
 
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ enum Figure {
     Coap,
     /// Memory and processor time of ten thousand TCP connections
     Connections,
+    /// Memory of a thousand TLS connections at rest
+    Tls,
     /// Messages a second into the buffer
     Appends,
     /// Messages a second from a backlog to the broker
@@ -81,6 +84,7 @@ struct Extent {
     runs: usize,
     requests: u64,
     connections: usize,
+    secured: usize,
     starts: usize,
     disk: Duration,
     appends: usize,
@@ -98,6 +102,7 @@ impl Extent {
                 runs: 3,
                 requests: 300_000,
                 connections: 10_000,
+                secured: 1_000,
                 starts: 15,
                 disk: Duration::from_secs(60).mul_f64(arguments.minutes),
                 appends: 50_000,
@@ -113,6 +118,7 @@ impl Extent {
                 runs: 1,
                 requests: 1_000,
                 connections: 100,
+                secured: 20,
                 starts: 1,
                 disk: short,
                 appends: 1_000,
@@ -138,6 +144,7 @@ fn main() -> Result<()> {
             Figure::Disk => disk::measure(&extent),
             Figure::Coap => coap::measure(&extent),
             Figure::Connections => connections::measure(&extent),
+            Figure::Tls => tls::measure(&extent),
             Figure::Appends => appends::measure(&extent),
             Figure::Drain => drain::measure(&extent),
             Figure::Offline => offline::measure(&extent),
