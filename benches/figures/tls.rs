@@ -57,7 +57,7 @@ fn at_rest(extent: &Extent, version: &'static SupportedProtocolVersion, name: &s
     thread::sleep(extent.settle);
     let idle = Memory::of(pid)?;
     let each = idle.resident.saturating_sub(before.resident) / (count - 1) as u64;
-    print(&format!("{count} connections, mutual {name}: taken within"), &crate::seconds(connected), "");
+    print(&format!("{count} connections, mutual {name}: one by one within"), &crate::seconds(connected), "");
     print("  resident memory of one at rest", &format!("{each} B"), "");
     print("  resident memory of all", &mega(idle.resident), "");
     Ok(())
