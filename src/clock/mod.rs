@@ -381,4 +381,10 @@ mod tests {
         assert_eq!(noted.reckoning.map(|reckoning| reckoning.era), clock.era());
         assert_ne!(clock.era(), Some(Era(0)));
     }
+
+    #[test]
+    fn a_time_that_never_comes_is_an_instant_too() {
+        let clock = Clock::injected(Timestamp(0), true);
+        assert!(clock.instant(Duration::MAX) > clock.instant(Duration::from_secs(1_000_000)));
+    }
 }

@@ -55,7 +55,8 @@ pub struct Config {
     pub allow: Vec<Network>,
     /// The most connections at a time, by default 1000.
     pub max_connections: Option<u32>,
-    /// A connection on which nothing has come for so long, or up to a quarter longer, is closed; by default none is.
+    /// A connection on which nothing has come for so long, or up to a quarter longer, is closed, and one on which a frame has
+    /// not ended for ten times as long; by default none is.
     #[serde(default, deserialize_with = "idle_timeout")]
     pub idle_timeout: Option<Duration>,
     /// The certificate to show to devices, and with `ca` what theirs must be signed by; by default there is no TLS.
