@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::super::excerpt;
 use super::super::scale::Scale;
-use super::text;
+use super::number::number;
 use super::{LeftOut, Undecodable};
 use crate::model::{NAME_MAX, Reading, Readings, Time, Timestamp, Value, is_name};
 
@@ -160,7 +160,7 @@ impl<'a> Sink<'a> {
     pub(super) fn text(&mut self, meaning: &Meaning, written: &str) {
         let value = match meaning.text {
             true => (!written.is_empty()).then_some(Value::Text(written)),
-            false => text::number(written),
+            false => number(written),
         };
         match value {
             Some(value) => self.value(meaning, value),
@@ -183,7 +183,7 @@ impl<'a> Sink<'a> {
 
     /// The frame holds `written` for the metric `metric`, of which nothing else is known.
     pub(super) fn plain(&mut self, metric: &str, written: &str) {
-        match text::number(written) {
+        match number(written) {
             Some(value) => self.push(metric, None, value),
             None => self.nothing(),
         }

@@ -8,6 +8,7 @@ mod csv;
 mod field;
 mod json;
 mod key_value;
+mod number;
 mod regex;
 mod rfc3339;
 mod senml;
@@ -20,7 +21,7 @@ use serde::Deserialize;
 use super::Refusal;
 use crate::model::Readings;
 
-pub(in crate::sources) use text::number;
+pub(in crate::sources) use number::number;
 pub use time::TimeUnit;
 
 /// `decode`, by its `type`.

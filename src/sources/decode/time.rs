@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
+use super::number::number;
 use super::rfc3339;
-use super::text;
 use crate::model::{Timestamp, Value};
 
 /// `time_unit`: how a device tells the time. Never guessed by the size of a number.
@@ -69,7 +69,7 @@ impl TimeUnit {
         match (self, written) {
             (_, "") => Ok(None),
             (Self::Rfc3339, _) => self.read(Value::Text(written)).map(Some),
-            _ => self.read(text::number(written).unwrap_or(Value::Text(written))).map(Some),
+            _ => self.read(number(written).unwrap_or(Value::Text(written))).map(Some),
         }
     }
 
