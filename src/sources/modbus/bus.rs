@@ -109,6 +109,12 @@ impl Bus {
         self.line.lock().await.open().await
     }
 
+    /// Opens the line on a script.
+    #[cfg(test)]
+    pub(super) async fn open_on(&self, script: tokio::io::DuplexStream) {
+        self.line.lock().await.open_on(script);
+    }
+
     /// Takes a turn: one request and its answer, whose bytes are put into `values`. Also how long the turn took.
     /// `None` where its answer could not be told from one that is late, which is known only once it is its turn.
     pub(super) async fn ask(

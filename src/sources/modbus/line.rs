@@ -157,6 +157,12 @@ impl Line {
         Ok(())
     }
 
+    /// Opens it on a script instead of what its target names.
+    #[cfg(test)]
+    pub(super) fn open_on(&mut self, script: tokio::io::DuplexStream) {
+        self.open = Some(Wire::Scripted(script));
+    }
+
     /// Sends a request and waits for its answer, whose bytes are put into `values`.
     pub(super) async fn ask(
         &mut self,

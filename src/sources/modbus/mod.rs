@@ -1,6 +1,7 @@
 //! Modbus: devices that answer when they are asked, on a serial line or behind a network address.
 //!
-//! A look is one round of one device: all that is due of it is asked, and what it answers is one batch and one frame.
+//! A look is one round of one device: all that is due of it is asked, and what it answers is one batch and one frame. Only
+//! where it does not answer in the midst of it and others are due, they go first, and the rest is a frame of its own.
 //! `poll` decides who is asked next and keeps the books on who answers, by the beats and rests of `schedule`; `plan` says
 //! what is read together; `line` holds one exchange, in the frames of `rtu` or `mbap` around the requests and answers of
 //! `pdu`, by the silences of `timing`; `bus` lets all sources that name one line take turns on it, and `doubt` knows

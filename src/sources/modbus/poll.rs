@@ -1,12 +1,12 @@
-//! Who is asked next, and the readings that the answers give. `books` has what is remembered of who answers.
+//! What is asked in a round, and the readings that the answers give. `turns` says whose turn it is, and `books` has what is
+//! remembered of who answers.
 
 mod books;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use tokio::time::sleep_until;
 
 use super::bus::Bus;
 use super::config::{Config, Framing, Target, Unit};
@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::model::{Reading, Readings};
 use crate::sources::{Batch, Context, Refusal, SourceError, Stats};
 use books::Told;
+use turns::{Held, Stand, Vain};
 
 /// All devices of one source.
 pub(super) struct Poller {
@@ -33,6 +34,8 @@ pub(super) struct Poller {
     is_rtu: bool,
     devices: Vec<Device>,
     rounds: Vec<Round>,
+    /// When somebody who had answered before was last waited for in vain.
+    vain: Duration,
     /// Whether it was told that more comes than answers.
     told_babble: bool,
     /// Why the line failed in the midst of a round.
@@ -47,6 +50,10 @@ struct Device {
     unit_id: u8,
     timeout: Duration,
     silence: Silence,
+    /// When it last answered.
+    answered: Duration,
+    /// A round of it that gave way.
+    held: Option<Held>,
     /// Since when it has not answered.
     silent_since: Option<Duration>,
     /// Whether it was told that its answers come too late.
@@ -95,6 +102,8 @@ impl Poller {
                 unit_id: unit.unit_id,
                 timeout: unit.timeout,
                 silence: Silence::default(),
+                answered: Duration::ZERO,
+                held: None,
                 silent_since: None,
                 told_late: false,
                 told_other: None,
@@ -111,6 +120,7 @@ impl Poller {
             is_rtu: !matches!(target, Target::Network(_, Framing::Tcp)),
             devices,
             rounds,
+            vain: Duration::ZERO,
             told_babble: false,
             failed: None,
             values: Vec::new(),
@@ -134,69 +144,41 @@ impl Poller {
         }
     }
 
-    /// Waits until a round is due, and gives it.
-    async fn wait(&self) -> usize {
-        loop {
-            let next = self.rounds.iter().enumerate().map(|(index, round)| (self.ready(round), index)).min();
-            // There is at least one, or nothing is ever due.
-            let Some(((at, ..), index)) = next else { std::future::pending().await };
-            if at <= self.clock.monotonic() {
-                return index;
-            }
-            sleep_until(self.clock.instant(at)).await;
-        }
-    }
-
-    /// When a round can begin. At the same time, who answers goes first, and then who has waited longest.
-    fn ready(&self, round: &Round) -> (Duration, bool, Duration) {
-        match self.devices.get(round.device).map(|device| device.silence) {
-            Some(silence) if silence.is_silent() => {
-                (round.due.at().max(silence.until()).max(self.bus.patient_until()), true, round.begun)
-            }
-            _ => (round.due.at(), false, round.begun),
-        }
-    }
-
-    /// Asks all that a round has, as long as the device answers.
+    /// Asks all that a round has, as long as the device answers. Where it does not, the round gives way to those that
+    /// are due, and is gone on with later: what has been read by then does not wait for it.
     async fn ask_all(&mut self, index: usize) -> Result<Readings, SourceError> {
         let mut readings = Readings::new(self.clock.now());
-        let Some(round) = self.rounds.get_mut(index) else { return Ok(readings) };
-        let device = round.device;
-        round.begun = self.clock.monotonic();
-        let missed = round.due.done(round.begun);
-        let was_silent = self.devices.get(device).is_some_and(|device| device.silence.is_silent());
-        if missed > 0 && !was_silent {
-            self.stats.leave_out(&self.source, missed);
-        }
-        self.join(index);
-        if was_silent {
-            self.turn(index);
-        }
-        let mut answered = false;
-        let (mut place, mut put_off) = (0, 0);
-        while let Some(is_asked) = self.is_to_be_asked(index, place, was_silent && !answered) {
-            let next = if is_asked { self.ask(index, place, answered).await } else { Ok(Next::Skip) };
+        let mut stand = self.take_up(index).unwrap_or_else(|| self.begin(index));
+        while let Some(is_asked) = self.is_to_be_asked(index, &stand) {
+            let next = if is_asked { self.ask(index, &mut stand).await } else { Ok(Next::Skip) };
             match next {
                 Ok(Next::Skip) => {
-                    match self.rounds.get_mut(index).and_then(|round| round.requests.get_mut(place..)) {
+                    match self.rounds.get_mut(index).and_then(|round| round.requests.get_mut(stand.place..)) {
                         // What is in doubt may be clear once the device has said something else.
-                        Some(rest) if put_off < rest.len() => {
+                        Some(rest) if stand.put_off < rest.len() => {
                             rest.rotate_left(1);
-                            put_off += 1;
+                            stand.put_off += 1;
                         }
-                        _ => place += 1,
+                        _ => stand.place += 1,
                     }
                 }
                 Ok(Next::Go) => {
-                    answered = true;
-                    self.decode(index, place, &mut readings);
-                    place += 1;
+                    stand.answered = true;
+                    self.decode(index, stand.place, &mut readings);
+                    stand.place += 1;
                 }
                 Ok(Next::Refused) => {
-                    answered = true;
-                    place += 1;
+                    stand.answered = true;
+                    stand.place += 1;
                 }
-                Ok(Next::Again) => answered = true,
+                Ok(Next::Again) => stand.answered = true,
+                Ok(Next::Later) => {
+                    self.hold(index, stand);
+                    if self.next() != Some(index) {
+                        break;
+                    }
+                    self.take_up(index);
+                }
                 Ok(Next::Stop) => break,
                 Err(error) if readings.is_empty() => return Err(error),
                 Err(error) => {
@@ -209,6 +191,23 @@ impl Poller {
         readings.end_frame();
         self.stats.readings.fetch_add(readings.len() as u64, Ordering::Relaxed);
         Ok(readings)
+    }
+
+    /// Begins a round.
+    fn begin(&mut self, index: usize) -> Stand {
+        let mut stand = Stand::default();
+        let Some(round) = self.rounds.get_mut(index) else { return stand };
+        round.begun = self.clock.monotonic();
+        let missed = round.due.done(round.begun);
+        stand.on_trial = self.devices.get(round.device).is_some_and(|device| device.silence.is_silent());
+        if missed > 0 && !stand.on_trial {
+            self.stats.leave_out(&self.source, missed);
+        }
+        self.join(index);
+        if stand.on_trial {
+            self.turn(index);
+        }
+        stand
     }
 
     /// A silent device is asked for something else each time, as it may be silent about one thing alone; but not
@@ -224,19 +223,23 @@ impl Poller {
         round.requests.rotate_left(by);
     }
 
-    /// Whether the request at that place is asked now; `None` where there is none. `anyhow` where the device itself
-    /// is on trial.
-    fn is_to_be_asked(&self, index: usize, place: usize, anyhow: bool) -> Option<bool> {
+    /// Whether the next request is asked now; `None` where there is none.
+    fn is_to_be_asked(&self, index: usize, stand: &Stand) -> Option<bool> {
         let round = self.rounds.get(index)?;
-        let ask = round.requests.get(place)?;
+        let ask = round.requests.get(stand.place)?;
+        if stand.vain.is_some() {
+            return Some(true);
+        }
         let now = self.clock.monotonic();
         let doubtful = self.bus.is_doubtful(ask.request.asked, self.clock.instant(now));
         let silent = ask.silence.is_silent() && now < ask.silence.until().max(self.bus.patient_until());
-        Some(!doubtful && (anyhow || !silent))
+        // Where the device itself is on trial, anything may be asked.
+        Some(!doubtful && (stand.on_trial && !stand.answered || !silent))
     }
 
-    /// Asks for one thing until there is an answer, as often as the device has deserved.
-    async fn ask(&mut self, index: usize, place: usize, answered: bool) -> Result<Next, SourceError> {
+    /// Asks once for one thing, which may be asked for again as often as the device has deserved.
+    async fn ask(&mut self, index: usize, stand: &mut Stand) -> Result<Next, SourceError> {
+        let place = stand.place;
         let Some((device, ask)) =
             self.rounds.get(index).and_then(|round| Some((round.device, round.requests.get(place)?)))
         else {
@@ -250,48 +253,60 @@ impl Poller {
             has_other: self.has_other(index, asked),
             in_doubt: false,
         };
-        let tries = if ask.silence.is_silent() || who.silence.is_silent() { 0 } else { self.retries };
-        let mut cost = Duration::ZERO;
-        let mut outcome = None;
-        for _ in 0..=tries {
-            let tap = self.stats.tap();
-            let heard = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
-            let Some((mut heard, took)) = heard else { break };
-            self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
-            // With the connection gone the others wait for the next one.
-            cost += if heard.outcome == Outcome::Closed { took.max(manner.timeout) } else { took };
-            if matches!(heard.outcome, Outcome::Other(unit) if self.is_late(unit)) {
-                heard.outcome = Outcome::Silence;
-            }
-            outcome = Some(heard.outcome);
-            self.note(device, &asked, &heard);
-            if matches!(heard.outcome, Outcome::Values | Outcome::Exception(_) | Outcome::Unclear) {
-                break;
-            }
+        let is_known = ask.silence.is_silent() || who.silence.is_silent();
+        let before = stand.vain.take();
+        let tap = self.stats.tap();
+        let heard = self.bus.ask(&asked, manner, &self.clock, &mut self.values, tap).await?;
+        let Some((mut heard, took)) = heard else {
+            let Some(Vain { cost, outcome, .. }) = before else { return Ok(Next::Skip) };
+            self.is_silent(index, place, stand.answered, cost, outcome);
+            return Ok(Next::Stop);
+        };
+        self.stats.bytes.fetch_add(heard.bytes, Ordering::Relaxed);
+        if matches!(heard.outcome, Outcome::Other(unit) if self.is_late(unit)) {
+            heard.outcome = Outcome::Silence;
         }
-        let Some(outcome) = outcome else { return Ok(Next::Skip) };
-        Ok(match outcome {
+        let outcome = heard.outcome;
+        self.note(device, &asked, &heard);
+        match outcome {
             Outcome::Values => {
                 self.is_well(index, place, device);
-                Next::Go
+                return Ok(Next::Go);
             }
             Outcome::Exception(exception) if !exception.is_silence() => {
                 self.answers(device);
-                self.refused(index, place, exception)
+                return Ok(self.refused(index, place, exception));
             }
             Outcome::Unclear => {
                 self.answers(device);
-                Next::Refused
+                return Ok(Next::Refused);
             }
             Outcome::Exception(_)
             | Outcome::Silence
             | Outcome::Closed
             | Outcome::Other(_)
-            | Outcome::Damaged => {
-                self.is_silent(index, place, answered, cost, outcome);
-                Next::Stop
+            | Outcome::Damaged => {}
+        }
+        if !is_known {
+            self.vain = self.clock.monotonic();
+        }
+        // With the connection gone the others wait for the next one.
+        let took = if outcome == Outcome::Closed { took.max(manner.timeout) } else { took };
+        let (cost, left) = match before {
+            Some(before) => (before.cost + took, before.left),
+            None => (took, if is_known { 0 } else { self.retries }),
+        };
+        // A gateway that says that it waited in vain has tried for itself.
+        match left.checked_sub(1).filter(|_| !matches!(outcome, Outcome::Exception(_))) {
+            Some(left) => {
+                stand.vain = Some(Vain { left, cost, outcome });
+                Ok(Next::Later)
             }
-        })
+            None => {
+                self.is_silent(index, place, stand.answered, cost, outcome);
+                Ok(Next::Stop)
+            }
+        }
     }
 
     /// Whether a round asks for something else that has an answer, which could not be taken for that to `asked`.
@@ -355,6 +370,8 @@ enum Next {
     Refused,
     /// Something else stands in the request's place.
     Again,
+    /// There was no answer, and it is asked for again after the others.
+    Later,
     /// The device is left alone.
     Stop,
 }
@@ -388,3 +405,6 @@ fn beats(unit: &Unit, device: usize, config: &Config, now: Duration) -> Vec<Roun
     };
     beats.into_iter().map(round).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ use crate::sources::port::{self, Port};
 pub(super) enum Wire {
     Serial(Port),
     Network(TcpStream),
+    /// In memory, so that a test's time is the runtime's own.
+    #[cfg(test)]
+    Scripted(tokio::io::DuplexStream),
 }
 
 impl Wire {
@@ -29,6 +32,8 @@ impl Wire {
         match self {
             Self::Serial(port) => port.write_all(bytes).await,
             Self::Network(stream) => stream.write_all(bytes).await,
+            #[cfg(test)]
+            Self::Scripted(stream) => stream.write_all(bytes).await,
         }
     }
 
@@ -36,6 +41,8 @@ impl Wire {
         match self {
             Self::Serial(port) => port.read(bytes).await,
             Self::Network(stream) => stream.read(bytes).await,
+            #[cfg(test)]
+            Self::Scripted(stream) => stream.read(bytes).await,
         }
     }
 }

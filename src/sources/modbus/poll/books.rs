@@ -93,6 +93,7 @@ impl Poller {
     pub(super) fn answers(&mut self, device: usize) {
         let now = self.clock.monotonic();
         let Some(who) = self.devices.get_mut(device) else { return };
+        who.answered = now;
         if !who.silence.is_silent() {
             return;
         }
