@@ -14,7 +14,7 @@ use super::line::{Manner, Outcome};
 use super::pdu::Asked;
 use super::plan::{Request, plan};
 use super::register::NoValue;
-use super::schedule::{Due, Silence};
+use super::schedule::{Due, Falls, Silence};
 use crate::clock::Clock;
 use crate::model::{Reading, Readings};
 use crate::sources::{Batch, Context, Refusal, SourceError, Stats};
@@ -56,6 +56,9 @@ struct Device {
     held: Option<Held>,
     /// Since when it has not answered.
     silent_since: Option<Duration>,
+    falls: Falls,
+    /// Whether it was told that it is silent; else it is not told either that it answers again.
+    told_silent: bool,
     /// Whether it was told that its answers come too late.
     told_late: bool,
     /// Who it was last told that answers instead.
@@ -105,6 +108,8 @@ impl Poller {
                 answered: Duration::ZERO,
                 held: None,
                 silent_since: None,
+                falls: Falls::default(),
+                told_silent: false,
                 told_late: false,
                 told_other: None,
             });

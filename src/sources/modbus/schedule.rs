@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::tally::Tally;
+
 /// Something that is due every so often, from a beginning on. What was missed is left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
@@ -68,6 +70,32 @@ impl Silence {
     }
 }
 
+/// How often something has fallen silent of late, so that what comes and goes does not fill the log.
+#[derive(Debug, Default)]
+pub(super) struct Falls {
+    tally: Tally,
+    last: Duration,
+}
+
+/// What has not fallen silent for so long is news again.
+const NEWS: Duration = Duration::from_secs(3600);
+
+impl Falls {
+    /// It fell silent. Whether that is worth telling.
+    pub(super) fn again(&mut self, now: Duration) -> bool {
+        if now.saturating_sub(self.last) >= NEWS {
+            self.tally = Tally::default();
+        }
+        self.last = now;
+        self.tally.count().is_some()
+    }
+
+    /// How often it has fallen silent of late.
+    pub(super) fn count(&self) -> u64 {
+        self.tally.get()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -119,5 +147,17 @@ mod tests {
         silence.over();
         assert!(!silence.is_silent());
         assert_eq!(silence.again(now, ms(10)), now + ms(10));
+    }
+
+    #[test]
+    fn what_falls_silent_again_and_again_is_told_ever_more_rarely_and_after_an_hour_anew() {
+        let (mut falls, mut now) = (Falls::default(), ms(0));
+        let mut told = Vec::new();
+        for _ in 0..100 {
+            now += NEWS - ms(1);
+            told.extend(falls.again(now).then(|| falls.count()));
+        }
+        assert_eq!(told, [1, 10, 100]);
+        assert!(falls.again(now + NEWS) && falls.count() == 1);
     }
 }

@@ -99,7 +99,8 @@ impl Poller {
         }
         who.silence.over();
         who.told_other = None;
-        if let Some(since) = who.silent_since.take() {
+        let since = who.silent_since.take();
+        if let Some(since) = since.filter(|_| who.told_silent) {
             let silent = units::show(now.saturating_sub(since));
             tracing::info!(
                 source = &*self.source,
@@ -168,14 +169,20 @@ impl Poller {
                 _ => who.told_other,
             };
             if who.silent_since.is_none() || who.told_other != other {
-                who.silent_since.get_or_insert(now);
+                if who.silent_since.is_none() {
+                    who.silent_since = Some(now);
+                    who.told_silent = who.falls.again(now);
+                }
                 who.told_other = other;
-                tracing::warn!(
-                    source = &*self.source,
-                    "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before",
-                    who.name,
-                    who.unit_id
-                );
+                if who.told_silent {
+                    tracing::warn!(
+                        source = &*self.source,
+                        count = who.falls.count(),
+                        "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before",
+                        who.name,
+                        who.unit_id
+                    );
+                }
             }
             // What it was asked is asked again first.
             round.requests.rotate_left(place);

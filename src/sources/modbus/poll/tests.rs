@@ -225,3 +225,18 @@ async fn who_is_read_by_another_table_waits_for_one_timeout_at_a_time_as_well() 
     let waited = longest(&answers, "m20", lives);
     assert!(waited <= ms(2_150), "{waited:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn that_a_device_fell_silent_again_is_told_only_where_it_is_news() {
+    let toml = devices(1, |_| 1_000) + "\ntimeout = '1s'\nretries = 0";
+    // Each minute it is silent for the first half.
+    let mut line = Line::new(&[&toml], |(at, ..)| at.as_secs() % 60 >= 30).await;
+    let mut told = Vec::new();
+    for minute in 1..=11 {
+        line.until(ms(60_000 * minute - 5_000)).await;
+        let device = &line.pollers[0].devices[0];
+        told.push((device.falls.count(), device.told_silent));
+    }
+    let news = told.iter().filter(|(_, is_told)| *is_told).map(|(count, _)| *count);
+    assert_eq!(news.collect::<Vec<_>>(), [1, 10], "{told:?}");
+}
