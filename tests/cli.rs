@@ -64,13 +64,15 @@ fn every_sample_passes_check() {
 }
 
 #[test]
-fn every_configuration_in_the_readme_passes_check() {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let blocks: Vec<&str> =
-        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(!blocks.is_empty(), "the README shows a configuration");
-    for block in blocks {
-        assert_sound(block, &check(block));
+fn every_configuration_in_the_documents_passes_check() {
+    for document in ["README.md", "docs/sources.md"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
+        let blocks: Vec<&str> =
+            text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!blocks.is_empty(), "{document} shows a configuration");
+        for block in blocks {
+            assert_sound(block, &check(block));
+        }
     }
 }
 
