@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 use serde::Deserialize;
 
-use super::bytes::{find, may_start};
+use super::bytes::{find, looked_at, may_start};
 use super::{Bytes, Checksum, Common, Cut, Found, Place, Refused};
 use crate::units::Size;
 
@@ -93,19 +93,18 @@ impl Config {
                 Err(other) => other,
             };
         }
-        let noise = may_start(bytes, &self.start);
+        let noise = self.noise(bytes);
         if noise > 0 {
             return Cut::Noise(noise);
         }
         let begin = self.start.len();
-        if bytes.len() < begin {
-            return Cut::Need(begin - bytes.len());
+        if bytes.len() < begin || !bytes.starts_with(&self.start) {
+            return Cut::Need(begin.saturating_sub(bytes.len()).max(1));
         }
-        match self.edge(bytes, place.seen.max(begin)) {
-            Edge::Start(at) | Edge::End(at) | Edge::None(at) if at - begin > most => {
-                // Its start is taken, so that what is behind it is noise up to the next one.
+        match self.edge(bytes, place.seen.max(begin), begin + most) {
+            Edge::Over(at) => {
                 place.lost = true;
-                Cut::Refuse(begin as u64, Refused::TooLong { limit })
+                Cut::Refuse(at as u64, Refused::TooLong { limit })
             }
             Edge::Start(again) if again == begin => Cut::Skip(begin),
             Edge::Start(again) => {
@@ -133,8 +132,24 @@ impl Config {
         }
     }
 
-    /// What comes first in `bytes` from `from` on.
-    fn edge(&self, bytes: &[u8], from: usize) -> Edge {
+    /// How many bytes at the front stand before what is, or may be, a start.
+    fn noise(&self, bytes: &[u8]) -> usize {
+        let Some(escape) = self.escape else { return may_start(bytes, &self.start) };
+        // What is escaped is no start here either: else one in a frame that was too long would begin another in it.
+        let mut at = 0;
+        while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(self.start[0], escape, rest)) {
+            let hit = at + found;
+            looked_at(found + 1);
+            if bytes[hit] != escape || hit + 1 == bytes.len() {
+                return hit;
+            }
+            at = hit + 2;
+        }
+        bytes.len()
+    }
+
+    /// What comes first in `bytes` from `from` on, of a frame that may go on up to `last`.
+    fn edge(&self, bytes: &[u8], from: usize, last: usize) -> Edge {
         let rest = &bytes[from..];
         let Some(escape) = self.escape else {
             // The start is looked for first: up to it all is taken next, as a frame, noise or what is refused. Looking
@@ -142,25 +157,41 @@ impl Config {
             let start = find(rest, &self.start);
             // Of two that overlap, the one that is complete first counts, so that it is known as soon as it has come.
             let within = &rest[..start.map_or(rest.len(), |start| start + self.start.len())];
-            return match (find(within, &self.end), start) {
+            let edge = match (find(within, &self.end), start) {
                 (Some(end), _) => Edge::End(from + end),
                 (None, Some(start)) => Edge::Start(from + start),
                 (None, None) => Edge::None(bytes.len() - self.begun(rest)),
             };
+            return match edge {
+                // Its start is taken, so that what is behind it is noise up to the next one.
+                Edge::Start(at) | Edge::End(at) | Edge::None(at) if at > last => Edge::Over(self.start.len()),
+                edge => edge,
+            };
         };
         let mut at = from;
-        while let Some(found) =
-            bytes.get(at..).and_then(|rest| memchr3(self.start[0], self.end[0], escape, rest))
-        {
-            at += found;
-            match bytes[at] {
-                byte if byte == self.end[0] => return Edge::End(at),
-                byte if byte == self.start[0] => return Edge::Start(at),
-                _ if at + 1 == bytes.len() => return Edge::None(at),
-                _ => at += 2,
+        // What is too long is taken as far as it may go, and never in the middle of an escaped byte.
+        while at <= last {
+            let Some(found) =
+                memchr3(self.start[0], self.end[0], escape, bytes.get(at..).unwrap_or_default())
+            else {
+                looked_at(bytes.len().saturating_sub(at));
+                return if bytes.len() > last {
+                    Edge::Over(last + 1)
+                } else {
+                    Edge::None(at.max(bytes.len()))
+                };
+            };
+            looked_at(found + 1);
+            let hit = at + found;
+            match bytes[hit] {
+                _ if hit > last => return Edge::Over(last + 1),
+                byte if byte == self.end[0] => return Edge::End(hit),
+                byte if byte == self.start[0] => return Edge::Start(hit),
+                _ if hit + 1 == bytes.len() => return Edge::None(hit),
+                _ => at = hit + 2,
             }
         }
-        Edge::None(bytes.len())
+        Edge::Over(at)
     }
 
     /// How many bytes at the end of `rest` may be the beginning of a mark.
@@ -191,6 +222,8 @@ impl Config {
 
 /// What comes first behind a start.
 enum Edge {
+    /// Neither, in more than a frame may have: all before this is refused.
+    Over(usize),
     /// A second start, there.
     Start(usize),
     /// The end, there.

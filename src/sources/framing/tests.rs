@@ -175,6 +175,16 @@ fn a_length_over_the_limit_is_passed_over_where_nothing_else_shows_where_frames_
 }
 
 #[test]
+fn an_escaped_start_in_a_frame_that_is_too_long_begins_no_other() {
+    let toml = "type = 'start_end'\nstart = [2]\nend = [3]\nescape = 0x10\nmax_frame = '4B'";
+    let long = [&b"\x02"[..], &b"\x10\x02".repeat(8), b"ab\x03\x02ok\x03"].concat();
+    let expected = [Out::Refused(Refused::TooLong { limit: 4 }), noise(9), frame(b"ok")];
+    for split in 0..long.len() {
+        assert_eq!(all(toml, [&long[..split], &long[split..]]), expected, "split at {split}");
+    }
+}
+
+#[test]
 fn a_start_and_an_end_hold_a_frame_with_or_without_escapes() {
     let plain = "type = 'start_end'\nstart = \"\\u0002\"\nend = \"\\u0003\"";
     assert_eq!(

@@ -75,6 +75,13 @@ fn who_sends_starts_without_an_end_does_not_have_all_the_rest_looked_at_for_each
         ("type = 'start_end'\nstart = [2]\nend = [3]", b"\x02a\x03"),
         ("type = 'start_end'\nstart = [2]\nend = [3]\nmax_frame = '1B'", b"\x02aa\x03\x03"),
         ("type = 'start_end'\nstart = 'aa'\nend = 'ab'", b"a"),
+        (
+            "type = 'start_end'\nstart = [2]\nend = [3]\nescape = 16\nxor = 32\nmax_frame = '8KiB'",
+            b"\x02\x10",
+        ),
+        ("type = 'start_end'\nstart = [2]\nend = [3]\nescape = 16\nmax_frame = '8KiB'", b"\x02\x10\x10"),
+        ("type = 'start_end'\nstart = [2]\nend = [3]\nescape = 16\nmax_frame = '8KiB'", b"\x10"),
+        ("type = 'start_end'\nstart = [2]\nend = [3]\nescape = 16\nmax_frame = '8KiB'", b"\x02aaa\x10\x03"),
         ("type = 'start_end'\nstart = 'aba'\nend = 'a'\ntrailer = 2", b"ab"),
     ] {
         let input = piece.repeat(20_000);
