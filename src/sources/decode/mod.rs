@@ -90,6 +90,14 @@ impl Undecodable {
     }
 }
 
+/// The most readings of one frame. Each may become a message of its own, a hundred times as long as the bytes that
+/// told it: more would take more memory than a gateway has to spare.
+const FRAME_READINGS: usize = 4096;
+
+fn too_many() -> String {
+    format!("it has more than {FRAME_READINGS} readings: send them in several frames")
+}
+
 /// What of a readable frame became no reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {

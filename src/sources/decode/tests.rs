@@ -53,6 +53,17 @@ pub(super) fn problems(toml: &str) -> Vec<&'static str> {
     config.problems().into_iter().map(|(key, _)| key).collect()
 }
 
+#[test]
+fn a_frame_of_more_readings_than_anybody_sends_gives_none() {
+    let json = |count: usize| format!("{{{}}}", vec!["\"a\":1"; count].join(","));
+    let senml = |count: usize| format!("[{{\"bn\":\"d/m\",\"v\":1}}{}]", ",{\"v\":1}".repeat(count - 1));
+    for (toml, frame) in [("type = 'json'", &json as &dyn Fn(usize) -> String), ("type = 'senml'", &senml)] {
+        assert_eq!(one(toml, frame(FRAME_READINGS)).unwrap().0.len(), FRAME_READINGS, "{toml}");
+        let error = one(toml, frame(FRAME_READINGS + 1)).unwrap_err();
+        assert!(error.contains("more than 4096 readings"), "{toml}: {error}");
+    }
+}
+
 /// A file of `tests/golden/decode/`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

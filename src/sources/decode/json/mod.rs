@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use super::super::excerpt;
 use super::field::{Field, Name as MetricName};
 use super::span::{Span, keep};
-use super::{LeftOut, TimeUnit, Undecodable, no_json, utf8};
+use super::{FRAME_READINGS, LeftOut, TimeUnit, Undecodable, no_json, too_many, utf8};
 use crate::model::{Reading, Readings, Time, Timestamp, Value, is_name};
 use pointer::Pointer;
 
@@ -243,6 +243,9 @@ impl<'de> Visitor<'de> for Fields<'_> {
                         Found::Value(Value::Text(_)) => "holds text",
                         Found::Null => "holds null",
                         Found::Nested => "holds an object or an array",
+                        Found::Value(_) if object.measured.len() == FRAME_READINGS => {
+                            return Err(A::Error::custom(too_many()));
+                        }
                         Found::Value(value) => {
                             object.measured.push((name, value));
                             continue;

@@ -1,6 +1,6 @@
 use super::super::super::excerpt;
 use super::super::span::{Span, keep};
-use super::super::{LeftOut, TimeUnit};
+use super::super::{FRAME_READINGS, LeftOut, TimeUnit, too_many};
 use crate::model::{NAME_MAX, Reading, Readings, Time, Value, is_name};
 
 /// The greatest version that is understood (RFC 8428, 4.4).
@@ -256,6 +256,9 @@ impl Pack {
             self.left_out.bad_names += 1;
             return Ok(());
         };
+        if self.resolved.len() == FRAME_READINGS {
+            return Err(too_many());
+        }
         let unit = record.unit.or(self.base.unit);
         self.resolved.push(Resolved { device, metric, unit, value, time });
         Ok(())
