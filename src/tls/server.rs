@@ -6,6 +6,9 @@ use std::sync::Arc;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{AlertDescription, CertificateError, ServerConfig};
 use serde::Deserialize;
+use x509_cert::Certificate;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::ext::pkix::ExtendedKeyUsage;
 
 use super::explain::or_clock;
 use super::{Error, Now, Seen, Version, files, leaf, no_pair, roots, terms, validity};
@@ -31,10 +34,16 @@ impl Listening {
         files.filter(|(_, file)| !file.is_file()).collect()
     }
 
-    /// What is wrong with the files that are there; `None` while one of them is not.
+    /// What is wrong with the files that are there, or looks wrong, with its key; `None` while one of them is not.
     #[must_use]
-    pub fn unfit(&self) -> Option<Error> {
-        if self.absent().is_empty() { server(self).err() } else { None }
+    pub fn unfit(&self) -> Option<(Option<&'static str>, Error)> {
+        if !self.absent().is_empty() {
+            return None;
+        }
+        match server(self) {
+            Ok(server) => server.doubt.map(|doubt| (Some("cert"), doubt)),
+            Err(error) => Some((None, error)),
+        }
     }
 
     /// How the files look now.
@@ -51,6 +60,8 @@ pub struct Server {
     pub config: Arc<ServerConfig>,
     /// The last second at which our certificate is valid, in Unix time.
     pub until: i64,
+    /// What looks wrong with our certificate, though nobody but the devices can tell whether it is.
+    pub doubt: Option<Error>,
     /// How the files looked just before they were read.
     pub seen: Seen,
 }
@@ -79,7 +90,8 @@ pub fn server(files: &Listening) -> Result<Server, Error> {
         }
     };
     let chain = files::certificates(&files.cert)?;
-    let until = validity(&leaf(&files.cert, &chain)?).1;
+    let certificate = leaf(&files.cert, &chain)?;
+    let (until, doubt) = (validity(&certificate).1, doubt(&files.cert, &certificate));
     let key = files::private_key(&files.key)?;
     let refuse = |error| no_pair(&files.key, &files.cert, error);
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -90,7 +102,21 @@ pub fn server(files: &Listening) -> Result<Server, Error> {
         .map_err(refuse)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Server { config: Arc::new(config), until, seen })
+    Ok(Server { config: Arc::new(config), until, doubt, seen })
+}
+
+/// id-kp-serverAuth (RFC 5280, 4.2.1.12).
+const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+
+fn doubt(file: &Path, certificate: &Certificate) -> Option<Error> {
+    let (_, ExtendedKeyUsage(usages)) = certificate.tbs_certificate().get_extension().ok().flatten()?;
+    (!usages.contains(&SERVER_AUTH)).then(|| {
+        Error::new(
+            format!("the certificate in {} is not meant for a server, and most devices will refuse it", file.display()),
+            "have one issued with the extended key usage serverAuth, and with what the devices connect to, a name or \
+             an address, as a subject alternative name",
+        )
+    })
 }
 
 /// Why the connection to a device failed, and what to do about it.

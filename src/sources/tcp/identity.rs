@@ -61,6 +61,9 @@ impl Identity {
                     source,
                     "devices are shown the new certificate in {file}, valid until {until}"
                 );
+                if let Some(doubt) = &new.doubt {
+                    tracing::warn!(source, "{doubt}");
+                }
                 self.looks = Looks::new(new.seen.clone());
                 self.in_use = new;
             }

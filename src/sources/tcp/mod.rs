@@ -178,10 +178,11 @@ impl Config {
             "cert" => "tls.cert",
             _ => "tls.key",
         };
+        let unfit = |(key, error): (Option<_>, tls::Error)| (key.map_or("tls", path), error.to_string());
         let state = |file: &Path| if file.exists() { "is not a regular file" } else { "is not there yet" };
         let files = self.tls.iter().flat_map(tls::Listening::absent);
         let files = files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file))));
-        let unfit = self.tls.as_ref().and_then(tls::Listening::unfit).map(|error| ("tls", error.to_string()));
+        let unfit = self.tls.as_ref().and_then(tls::Listening::unfit).map(unfit);
         let listen = self.listen.map(listen::absent).unwrap_or_default();
         listen.into_iter().chain(files).chain(unfit).collect()
     }

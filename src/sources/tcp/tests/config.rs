@@ -56,3 +56,30 @@ fn two_cannot_listen_at_one_place_and_two_may_dial_one_device() {
     assert!(!clash("listen = '127.0.0.1:9301'", "listen = '127.0.0.1:9300'"));
     assert!(!clash("connect = 'logger:9300'", "connect = 'logger:9300'"));
 }
+
+/// Which key of a listener is doubted, and why, where its certificate is for this.
+fn doubted(usages: &[rcgen::ExtendedKeyUsagePurpose]) -> Option<(&'static str, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut own = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    own.extended_key_usages = usages.to_vec();
+    std::fs::write(dir.path().join("cert.pem"), own.self_signed(&key).unwrap().pem()).unwrap();
+    let mut private = std::fs::OpenOptions::new();
+    let mut private = private.create(true).write(true).mode(0o600).open(dir.path().join("key.pem")).unwrap();
+    private.write_all(key.serialize_pem().as_bytes()).unwrap();
+    let dir = dir.path().display();
+    let table =
+        format!("listen = '127.0.0.1:9300'\ntls = {{ cert = '{dir}/cert.pem', key = '{dir}/key.pem' }}");
+    config(&table).unwrap().absent().pop()
+}
+
+#[test]
+fn a_certificate_that_is_not_for_a_server_is_doubted() {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let (key, what) = doubted(&[ClientAuth]).unwrap();
+    assert_eq!(key, "tls.cert");
+    assert!(what.contains("cert.pem is not meant for a server") && what.contains("serverAuth"), "{what}");
+    for sound in [&[][..], &[ServerAuth], &[ClientAuth, ServerAuth]] {
+        assert_eq!(doubted(sound), None, "{sound:?}");
+    }
+}
