@@ -317,8 +317,22 @@ async fn a_broker_whose_certificate_is_wrong_is_told_nothing_and_the_words_say_w
         "{error}"
     );
 
-    let error = distrusted(&site, &site.authority.client("localhost", Valid::Now).unwrap(), sure).await;
+    let client = site.authority.client("localhost", Valid::Now).unwrap();
+    let error = distrusted(&site, &client, sure.clone()).await;
     assert!(error.contains("is not meant for a server"), "{error}");
+
+    let error = distrusted(&site, &site.authority.own(), sure.clone()).await;
+    assert!(
+        error.contains("is that of an authority, or signed by itself: have one issued for the broker"),
+        "{error}"
+    );
+
+    let namesake = Authority::new("Site CA").unwrap().server(&["localhost"], Valid::Now).unwrap();
+    let error = distrusted(&site, &namesake, sure).await;
+    assert!(
+        error.contains("names an authority in `tls.ca` that has not signed it: where the CA was made anew"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -455,7 +469,7 @@ fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
     openssl(&["pkey", "-in", &key, "-aes256", "-passout", "pass:x", "-out", &locked.display().to_string()]);
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&damaged, "-----BEGIN CERTIFICATE-----\nMIIB!!\n-----END CERTIFICATE-----\n").unwrap();
-    // What `openssl x509 -req` makes without extensions, with OpenSSL 3.0.
+    // What openssl 3.0 makes without extensions, with its key.
     let version_1 = path("version-1.pem");
     fs::write(&version_1, include_str!("support/version-1.pem")).unwrap();
     fs::write(path("text"), "hello").unwrap();

@@ -195,7 +195,7 @@ fn with_tls_only_devices_whose_certificate_the_ca_has_signed_are_read() {
     for (number, words) in [
         (1, "it shows no certificate"),
         (2, "its certificate is not signed by any authority in `tls.ca`"),
-        (3, "its certificate has expired"),
+        (3, "its certificate expired on 2001-01-01T00:00:00Z"),
         (4, "it does not speak TLS"),
     ] {
         let source = format!("source=\"field-{number}\"");

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::{AlertDescription, CertificateError};
 
+use super::shown::{Flaw, Whose, flaw};
 use super::{Error, Now};
 
 /// The TLS error inside an I/O error, where there is one: the libraries pass it up wrapped.
@@ -50,26 +51,6 @@ pub fn explain(error: &rustls::Error, peer: &str, now: Now, allows: &str) -> Err
 fn certificate(error: &CertificateError, peer: &str, now: Now) -> Error {
     use CertificateError as E;
     match error {
-        E::UnknownIssuer | E::BadSignature => Error::new(
-            format!("the certificate of {peer} is not signed by any authority in `tls.ca`"),
-            "put the CA certificate that signed the broker's there; or is this another broker?",
-        ),
-        E::Expired => Error::new(
-            format!("the certificate of {peer} has expired"),
-            or_clock("the broker needs a new one", now),
-        ),
-        E::ExpiredContext { not_after, .. } => Error::new(
-            format!("the certificate of {peer} expired on {}", date_of(not_after.as_secs())),
-            or_clock("the broker needs a new one", now),
-        ),
-        E::NotValidYet => Error::new(
-            format!("the certificate of {peer} is not valid yet"),
-            or_clock("the broker's certificate begins in the future", now),
-        ),
-        E::NotValidYetContext { not_before, .. } => Error::new(
-            format!("the certificate of {peer} is not valid before {}", date_of(not_before.as_secs())),
-            or_clock("the broker's certificate begins in the future", now),
-        ),
         E::NotValidForNameContext { expected, presented } => Error::new(
             format!(
                 "the certificate of {peer} is not for the name `{}` but for {}",
@@ -83,17 +64,10 @@ fn certificate(error: &CertificateError, peer: &str, now: Now) -> Error {
             format!("the certificate of {peer} is for another name"),
             "use a name in `url` that the certificate has",
         ),
-        E::InvalidPurpose | E::InvalidPurposeContext { .. } => Error::new(
-            format!("the certificate of {peer} is not meant for a server"),
-            "have the broker's issued with the extended key usage serverAuth",
-        ),
-        E::Revoked => {
-            Error::new(format!("the certificate of {peer} was revoked"), "the broker needs a new one")
+        error => {
+            let Flaw { is, detail, hint } = flaw(error, Whose::Broker, now);
+            Error::new(format!("the certificate of {peer} {is}{detail}"), hint)
         }
-        other => Error::new(
-            format!("the certificate of {peer} cannot be accepted ({other})"),
-            "have the broker's issued as an X.509 version 3 server certificate, signed by the CA in `tls.ca`",
-        ),
     }
 }
 
@@ -180,7 +154,7 @@ pub fn show(unix: i64) -> String {
     date_of(u64::try_from(unix).unwrap_or(0))
 }
 
-fn date_of(unix: u64) -> String {
+pub(super) fn date_of(unix: u64) -> String {
     const LAST: u64 = 253_402_300_799;
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix.min(LAST))).to_string()
 }

@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod looks;
 mod server;
+mod shown;
 mod sign;
 mod terms;
 
@@ -27,7 +28,7 @@ pub use expiry::{Expiry, days_left};
 pub use explain::{explain, show, within};
 pub use files::secret;
 pub use looks::{Look, Looks, Seen};
-pub use server::{Listening, Server, server, unwelcome};
+pub use server::{Listening, Server, Unwelcome, server, unwelcome};
 pub use sign::{Algorithm, Signer};
 pub use terms::{Ciphers, Version};
 
@@ -196,14 +197,10 @@ fn no_pair(key: &Path, cert: &Path, error: rustls::Error) -> Error {
             format!("{} is not the key of the certificate in {}", key.display(), cert.display()),
             "install the two files that were made together",
         ),
-        rustls::Error::InvalidCertificate(cause)
-            if format!("{cause:?}").contains("UnsupportedCertVersion") =>
-        {
-            Error::new(
-                format!("{} is a certificate of version 1", cert.display()),
-                "issue it anew with extensions, which makes it version 3: with openssl by `-extfile`",
-            )
-        }
+        rustls::Error::InvalidCertificate(cause) if shown::is_version_1(&cause) => Error::new(
+            format!("{} is a certificate of version 1", cert.display()),
+            format!("have it {}", shown::WITH_EXTENSIONS),
+        ),
         other => Error::new(
             format!("cannot use {} with {} ({other})", key.display(), cert.display()),
             "use an RSA key of at least 2048 bits, an ECDSA key on P-256 or P-384, or an Ed25519 key",

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{AlertDescription, CertificateError, ServerConfig};
+use rustls::{AlertDescription, ServerConfig};
 use serde::Deserialize;
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 
 use super::explain::or_clock;
+use super::shown::{Flaw, Whose, flaw};
 use super::{Error, Now, Seen, Version, files, leaf, no_pair, roots, terms, validity};
 
 /// The PEM files of a listener. With `ca` it takes only devices that show a certificate.
@@ -120,81 +121,135 @@ fn doubt(file: &Path, certificate: &Certificate) -> Option<Error> {
 }
 
 /// Why the connection to a device failed, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{subject} {what}{detail}: {hint}")]
+pub struct Unwelcome {
+    subject: &'static str,
+    /// What is wrong, in words that are the same for all devices.
+    pub what: &'static str,
+    detail: String,
+    hint: String,
+}
+
+/// Why the connection to a device failed, and what to do about it.
 #[must_use]
-pub fn unwelcome(error: &rustls::Error, now: Now) -> Error {
+pub fn unwelcome(error: &rustls::Error, now: Now) -> Unwelcome {
     use AlertDescription as A;
-    use CertificateError as C;
-    let renew = |what: &str| Error::new(what, or_clock("the device needs a new one", now));
-    match error {
-        rustls::Error::NoCertificatesPresented => Error::new(
-            "it shows no certificate",
-            "give the device one that an authority in `tls.ca` has signed",
-        ),
-        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => Error::new(
-            "its certificate is not signed by any authority in `tls.ca`",
-            "put the CA certificate that signed the device's there; or is this a stranger?",
-        ),
-        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
-            renew("its certificate has expired")
+    use rustls::Error as E;
+    let (what, detail, hint) = match error {
+        E::InvalidCertificate(error) => {
+            let Flaw { is, detail, hint } = flaw(error, Whose::Device, now);
+            return Unwelcome { subject: "its certificate", what: is, detail, hint };
         }
-        rustls::Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
-            renew("its certificate is not valid yet")
+        E::NoCertificatesPresented => (
+            "shows no certificate",
+            String::new(),
+            "give the device one that an authority in `tls.ca` has signed".to_owned(),
+        ),
+        E::AlertReceived(A::UnknownCA | A::BadCertificate | A::CertificateUnknown) => (
+            "does not accept the certificate in `tls.cert`",
+            String::new(),
+            "give the device the CA certificate that signed that one, and connect it by a name that is in it"
+                .to_owned(),
+        ),
+        E::AlertReceived(A::UnsupportedCertificate) => (
+            "does not accept the certificate in `tls.cert` for a server",
+            String::new(),
+            "have that one issued with the extended key usage serverAuth".to_owned(),
+        ),
+        E::AlertReceived(A::CertificateExpired) => (
+            "takes the certificate in `tls.cert` for expired",
+            String::new(),
+            or_clock("renew it; is the device's clock right?", now),
+        ),
+        E::AlertReceived(alert) => (
+            "broke the TLS connection off",
+            format!(" ({alert:?})"),
+            "see what the device says of it".to_owned(),
+        ),
+        E::InvalidMessage(_) | E::InappropriateMessage { .. } => {
+            ("does not speak TLS", format!(" ({error})"), "switch TLS on in the device".to_owned())
         }
-        rustls::Error::InvalidCertificate(C::InvalidPurpose | C::InvalidPurposeContext { .. }) => Error::new(
-            "its certificate is not meant for a client",
-            "have the device's issued with the extended key usage clientAuth",
+        E::PeerIncompatible(_) => (
+            "has no version or cipher of TLS in common with weir",
+            format!(" ({error})"),
+            "the device has to speak TLS 1.2 or 1.3 with the usual ciphers".to_owned(),
         ),
-        rustls::Error::InvalidCertificate(error) => Error::new(
-            format!("its certificate cannot be accepted ({error})"),
-            "have a new one issued for it",
-        ),
-        rustls::Error::AlertReceived(A::UnknownCA | A::BadCertificate | A::CertificateUnknown) => Error::new(
-            "it does not accept the certificate in `tls.cert`",
-            "give the device the CA certificate that signed that one, and connect it by a name that is in it",
-        ),
-        rustls::Error::AlertReceived(A::CertificateExpired) => {
-            Error::new("it takes the certificate in `tls.cert` for expired", or_clock("renew it", now))
-        }
-        rustls::Error::AlertReceived(alert) => Error::new(
-            format!("it broke the TLS connection off ({alert:?})"),
-            "see what the device says of it",
-        ),
-        rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => {
-            Error::new(format!("it does not speak TLS ({error})"), "switch TLS on in the device")
-        }
-        rustls::Error::PeerIncompatible(_) => Error::new(
-            format!("it and weir have no version or cipher of TLS in common ({error})"),
-            "the device has to speak TLS 1.2 or 1.3 with the usual ciphers",
-        ),
-        other => Error::new(format!("TLS failed ({other})"), "see what the device says of it"),
-    }
+        other => ("failed at TLS", format!(" ({other})"), "see what the device says of it".to_owned()),
+    };
+    Unwelcome { subject: "it", what, detail, hint }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use rustls::pki_types::UnixTime;
+    use rustls::{CertificateError as C, InvalidMessage, OtherError, PeerIncompatible};
+
     use super::*;
 
+    /// As the library passes up what it has no error of its own for.
+    fn other(name: &str) -> C {
+        C::Other(OtherError(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(name))))
+    }
+
     #[test]
-    fn what_a_device_did_wrong_is_said_with_what_to_do() {
+    fn what_a_device_did_wrong_is_said_with_what_to_do_and_by_a_word_of_its_own() {
+        use rustls::Error as E;
         let now = Now { unix: 1_700_000_000, trusted: false };
-        for (error, what, hint) in [
-            (rustls::Error::NoCertificatesPresented, "shows no certificate", "`tls.ca`"),
-            (CertificateError::UnknownIssuer.into(), "not signed by any authority", "stranger"),
-            (CertificateError::Expired.into(), "has expired", "is the clock set?"),
-            (CertificateError::InvalidPurpose.into(), "not meant for a client", "clientAuth"),
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let over = C::ExpiredContext { time: at(1_700_000_000), not_after: at(1_600_000_000) };
+        let early = C::NotValidYetContext { time: at(0), not_before: at(1_800_000_000) };
+        let cases: [(E, _, _); 16] = [
+            (E::NoCertificatesPresented, "it shows no certificate", "`tls.ca`"),
             (
-                rustls::Error::AlertReceived(AlertDescription::UnknownCA),
-                "does not accept the certificate in `tls.cert`",
+                C::UnknownIssuer.into(),
+                "its certificate is not signed by any authority in `tls.ca`",
+                "stranger",
+            ),
+            (C::BadSignature.into(), "that has not signed it", "made anew under the same name"),
+            (over.into(), "its certificate expired on 2020-09-13T12:26:40Z", "is the clock set?"),
+            (early.into(), "its certificate is not valid before 2027-01-15T08:00:00Z", "is the clock set?"),
+            (C::InvalidPurpose.into(), "its certificate is not meant for a client", "clientAuth"),
+            (C::BadEncoding.into(), "its certificate is damaged", "issued anew"),
+            (other("UnsupportedCertVersion").into(), "its certificate is of X.509 version 1", "`-extfile`"),
+            (
+                other("CaUsedAsEndEntity").into(),
+                "is that of an authority, or signed by itself",
+                "not by `req -x509`",
+            ),
+            (other("EndEntityUsedAsCa").into(), "is signed by one that is no authority's", "CA:TRUE"),
+            (
+                other("PathLenConstraintViolated").into(),
+                "accepted (PathLenConstraintViolated)",
+                "the device's issued",
+            ),
+            (
+                E::AlertReceived(AlertDescription::UnknownCA),
+                "it does not accept the certificate in",
                 "that signed that one",
             ),
             (
-                rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
-                "does not speak TLS",
-                "switch TLS on",
+                E::AlertReceived(AlertDescription::UnsupportedCertificate),
+                "in `tls.cert` for a server",
+                "serverAuth",
             ),
-        ] {
-            let told = unwelcome(&error, now);
-            assert!(told.what.contains(what) && told.hint.contains(hint), "{told}");
+            (
+                E::AlertReceived(AlertDescription::UserCanceled),
+                "broke the TLS connection off (UserCanceled)",
+                "says",
+            ),
+            (E::InvalidMessage(InvalidMessage::InvalidContentType), "it does not speak TLS", "switch TLS on"),
+            (PeerIncompatible::NoCipherSuitesInCommon.into(), "in common with weir", "1.2 or 1.3"),
+        ];
+        let mut words = BTreeSet::new();
+        for (error, what, hint) in &cases {
+            let told = unwelcome(error, now);
+            assert!(told.to_string().contains(what) && told.hint.contains(hint), "{told}");
+            words.insert(told.what);
         }
+        assert_eq!(words.len(), cases.len());
     }
 }

@@ -64,6 +64,11 @@ impl Authority {
         self.issuer.pem()
     }
 
+    /// The authority's own.
+    pub(crate) fn own(&self) -> Identity {
+        Identity { cert: self.pem(), key: self.issuer.key().serialize_pem() }
+    }
+
     /// A server's, for these names and addresses.
     pub(crate) fn server(&self, names: &[&str], valid: Valid) -> Result<Identity> {
         let key = KeyPair::generate()?;
