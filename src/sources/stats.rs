@@ -1,6 +1,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Tap, excerpt};
@@ -38,6 +39,8 @@ pub struct Stats {
     /// Rounds of asking that were left out because those before took too long.
     pub left_out: Tally,
     refused: [Tally; Refusal::ALL.len()],
+    /// The reasons that [`Stats::refuse_for`] has told.
+    told: Mutex<Vec<&'static str>>,
     /// For whoever looks on. It is here since it lasts as long as what is counted.
     tap: Tap,
 }
@@ -149,6 +152,30 @@ impl Stats {
         self.refuse_many(source, refusal, 1, what);
     }
 
+    /// Counts a refusal as [`Stats::refuse`] does, and logs the first for each `reason` besides: of three devices that
+    /// are refused for three reasons, each is told. There are as many reasons as the code has words for, at most.
+    pub(super) fn refuse_for<T: fmt::Display>(
+        &self,
+        source: &str,
+        refusal: Refusal,
+        reason: &'static str,
+        what: impl FnOnce() -> T,
+    ) {
+        let tally = &self.refused[refusal as usize];
+        let count = tally.count();
+        let is_first = self.is_first(reason);
+        self.tell(source, refusal, count.or_else(|| is_first.then(|| tally.get())), what);
+    }
+
+    fn is_first(&self, reason: &'static str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = !told.contains(&reason);
+        if is_first {
+            told.push(reason);
+        }
+        is_first
+    }
+
     /// Counts several at once, as [`Stats::refuse`] does one.
     pub(super) fn refuse_many<T: fmt::Display>(
         &self,
@@ -157,7 +184,18 @@ impl Stats {
         more: u64,
         what: impl FnOnce() -> T,
     ) {
-        let (count, is_watched) = (self.refused[refusal as usize].add(more), self.tap.is_watched());
+        self.tell(source, refusal, self.refused[refusal as usize].add(more), what);
+    }
+
+    /// Logs a refusal where there is a `count` to log, and shows it to whoever looks on.
+    fn tell<T: fmt::Display>(
+        &self,
+        source: &str,
+        refusal: Refusal,
+        count: Option<u64>,
+        what: impl FnOnce() -> T,
+    ) {
+        let is_watched = self.tap.is_watched();
         if count.is_none() && !is_watched {
             return;
         }

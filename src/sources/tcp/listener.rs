@@ -245,7 +245,7 @@ impl Listener {
         let tls = match self.identity.as_mut().map(|identity| identity.meet(&self.context)).transpose() {
             Ok(tls) => tls.map(Tls::new).map(Box::new),
             Err(error) => {
-                self.refuse(Refusal::Tls, Some(peer), || format!("TLS cannot begin ({error})"));
+                self.refuse_tls(peer, "no beginning", || format!("TLS cannot begin ({error})"));
                 return;
             }
         };
@@ -284,14 +284,13 @@ impl Listener {
             Found::Bytes => connection.heard = now,
             Found::End => {
                 if handshaking && !settled {
-                    self.refuse(Refusal::Tls, Some(peer), || "it went away before TLS had begun");
+                    self.refuse_tls(peer, "went away", || "it went away before TLS had begun");
                 }
                 return self.close(fd, Counted::AsCutOff);
             }
             Found::Misfit(error) => {
-                let clock = &self.context.clock;
-                let why = || tls::unwelcome(&error, identity::now(clock));
-                self.refuse(Refusal::Tls, Some(peer), why);
+                let why = tls::unwelcome(&error, identity::now(&self.context.clock));
+                self.refuse_tls(peer, why.what, || &why);
                 return self.close(fd, Counted::AsCutOff);
             }
         }
@@ -350,7 +349,7 @@ impl Listener {
 
     fn end_handshakes(&mut self, now: Duration) {
         while let Some((fd, peer)) = self.handshakes.late(now, &self.connections) {
-            self.refuse(Refusal::Tls, Some(peer), || {
+            self.refuse_tls(peer, "too long", || {
                 format!("the handshake of TLS took longer than {}", units::show(handshakes::MOST))
             });
             self.close(fd, Counted::AsCutOff);
@@ -359,7 +358,7 @@ impl Listener {
 
     fn give_away(&mut self, fd: RawFd) {
         if let Some(peer) = self.connections.get(&fd).map(|connection| connection.peer) {
-            self.refuse(Refusal::Tls, Some(peer), || {
+            self.refuse_tls(peer, "silent", || {
                 format!(
                     "it was silent in the handshake of TLS for {}, while {} were under way and more waited",
                     units::show(handshakes::WAVERING),
@@ -399,6 +398,17 @@ impl Listener {
         let is_place =
             !self.handshakes.is_full() || self.handshakes.wavering(now, &self.connections).is_some();
         self.door.open_or_shut(is_place, now, &self.poll)
+    }
+
+    /// `reason` is the same for all devices of which the same is to be said.
+    fn refuse_tls<T: std::fmt::Display>(
+        &self,
+        peer: SocketAddr,
+        reason: &'static str,
+        what: impl FnOnce() -> T,
+    ) {
+        let told = || format!("{peer}: {}", what());
+        self.context.stats.refuse_for(&self.context.name, Refusal::Tls, reason, told);
     }
 
     fn refuse<T: std::fmt::Display>(
