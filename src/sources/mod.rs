@@ -7,6 +7,7 @@
 mod allow;
 pub mod coap;
 pub mod decode;
+mod dial;
 mod excerpt;
 pub mod framing;
 mod listen;

@@ -7,6 +7,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
+use super::super::dial::connect;
 use super::super::stream::{Reader, Stream};
 use super::super::{Batch, Context, SourceError};
 use super::frames::{self, Asked};
@@ -154,20 +155,13 @@ async fn dial(device: &str) -> Result<TcpStream, Failure> {
     let found = timeout(LOOKUP, lookup_host(device)).await.unwrap_or_else(|_| Err(silence()));
     let mut failure = silence();
     for address in found.map_err(Failure::Name)? {
-        match timeout(ANSWER, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) if is_itself(&socket) => failure = io::ErrorKind::ConnectionRefused.into(),
+        match timeout(ANSWER, connect(address)).await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => failure = error,
             Err(_) => {}
         }
     }
     Err(Failure::Device(failure))
-}
-
-/// Whether a connection within this machine was given the very port that it dials, where nothing listens, and so has met
-/// itself. It would stand for ever, and keep the device from listening there.
-pub(super) fn is_itself(socket: &TcpStream) -> bool {
-    matches!((socket.local_addr(), socket.peer_addr()), (Ok(own), Ok(peer)) if own == peer)
 }
 
 impl Failure {

@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::sources::SourceError;
 use crate::sources::modbus::config::Target;
 use crate::sources::port::{self, Port};
+use crate::sources::{SourceError, dial};
 
 #[derive(Debug)]
 pub(super) enum Wire {
@@ -65,7 +65,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 async fn connect(address: &str) -> Result<TcpStream, SourceError> {
     let what = || address.to_owned();
     let hint = "check that the device is on, and that `address` names it".to_owned();
-    match timeout(CONNECT, TcpStream::connect(address)).await {
+    match timeout(CONNECT, dial::connect(address)).await {
         Ok(Ok(stream)) => {
             // A request is one small packet, and nothing follows it to be sent along.
             let _ = stream.set_nodelay(true);

@@ -86,15 +86,3 @@ async fn a_dialled_device_that_ends_frames_may_be_in_the_middle_of_the_next_at_a
         assert_eq!(dripping(text, table, &context).await, (30.0, None), "{table}");
     }
 }
-
-#[tokio::test]
-async fn a_connection_that_has_met_itself_is_none() {
-    let own = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    own.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    own.connect(&own.local_addr().unwrap()).unwrap();
-    own.set_nonblocking(true).unwrap();
-    assert!(dial::is_itself(&tokio::net::TcpStream::from_std(own.into()).unwrap()));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let other = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    assert!(!dial::is_itself(&other));
-}
