@@ -101,6 +101,16 @@ impl Asked {
         }
     }
 
+    /// What a manual that numbers all tables in one row means by this address: it counts holding registers from 40001
+    /// on and input registers from 30001 on. `None` where no manual does so.
+    pub(super) fn as_in_manuals(&self) -> Option<(Table, u16)> {
+        match self.address {
+            30_001..=39_999 => Some((Table::Input, self.address - 30_001)),
+            40_001..=49_999 => Some((Table::Holding, self.address - 40_001)),
+            _ => None,
+        }
+    }
+
     /// Whether an answer to the one could be taken for an answer to the other, by all that an RTU frame shows.
     #[must_use]
     pub fn looks_like(&self, other: &Self) -> bool {
@@ -150,6 +160,11 @@ impl Exception {
     /// The address, or how much was asked for, is not what the device has.
     pub(super) fn is_about_addresses(self) -> bool {
         matches!(self.0, 2 | 3)
+    }
+
+    /// The device does not have that address.
+    pub(super) fn is_no_address(self) -> bool {
+        self.0 == 2
     }
 
     /// The device fails: some do where they are asked for an address that they do not have.
@@ -203,6 +218,15 @@ mod tests {
         ] {
             assert_eq!(asked.read(pdu), None, "{pdu:?}");
         }
+    }
+
+    #[test]
+    fn the_numbers_of_manuals_have_their_table_in_the_first_digit_and_count_from_one() {
+        let found = [30_000, 30_001, 39_999, 40_000, 40_001, 40_108, 49_999, 50_000]
+            .map(|address| Asked { unit: 1, table: Table::Holding, address, count: 1 }.as_in_manuals());
+        let (input, holding) = (|at| Some((Table::Input, at)), |at| Some((Table::Holding, at)));
+        let meant = [None, input(0), input(9_998), None, holding(0), holding(107), holding(9_998), None];
+        assert_eq!(found, meant);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What is asked in a round, and the readings that the answers give. `turns` says whose turn it is, and `books` has what is
-//! remembered of who answers.
+//! What is asked in a round, and the readings that the answers give. `turns` says whose turn it is, `books` has what is
+//! remembered of who answers, and `words` what to do about it.
 
 mod books;
 mod turns;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

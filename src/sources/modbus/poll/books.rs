@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Ask, Next, Poller, Round};
+use super::{Ask, Next, Poller, Round, words};
 use crate::sources::Refusal;
 use crate::sources::modbus::line::{Heard, Outcome};
 use crate::sources::modbus::pdu::{Asked, Exception};
@@ -236,7 +236,8 @@ impl Poller {
             ask.told = Some(Told::Exception(exception));
             let metrics: Vec<&str> = ask.request.registers.iter().map(|register| &*register.metric).collect();
             let metrics = metrics.join(", ");
-            tracing::warn!(source = &*self.source, "{name} refuses {asked} ({metrics}): {exception}");
+            let hint = words::as_in_manuals(&asked, exception);
+            tracing::warn!(source = &*self.source, "{name} refuses {asked} ({metrics}): {exception}{hint}");
         }
         Next::Refused
     }

@@ -1,0 +1,27 @@
+//! What a person is told to do about what a line or a device says, or does not say.
+
+use crate::sources::modbus::pdu::{Asked, Exception};
+
+/// What to write instead of a manual's number, where a device refuses that; else nothing.
+pub(super) fn as_in_manuals(asked: &Asked, exception: Exception) -> String {
+    let Some((table, address)) = asked.as_in_manuals().filter(|_| exception.is_no_address()) else {
+        return String::new();
+    };
+    let (number, table) = (asked.address, table.name());
+    format!(": if the manual calls it {number}, write `table = \"{table}\"`, `address = {address}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::modbus::pdu::Table;
+
+    #[test]
+    fn who_wrote_a_manuals_number_is_told_what_to_write_instead() {
+        let asked = Asked { unit: 1, table: Table::Holding, address: 30_009, count: 2 };
+        let told = as_in_manuals(&asked, Exception(2));
+        assert_eq!(told, ": if the manual calls it 30009, write `table = \"input\"`, `address = 8`");
+        assert_eq!(as_in_manuals(&asked, Exception(1)), "");
+        assert_eq!(as_in_manuals(&Asked { address: 8, ..asked }, Exception(2)), "");
+    }
+}
