@@ -128,7 +128,7 @@ impl Told {
             device: excerpt::cut(reading.device, NAME_MAX),
             metric: excerpt::cut(reading.metric, NAME_MAX),
             value: match reading.value {
-                Value::Float(x) => x.to_string(),
+                Value::Float(x) => float(x),
                 Value::Int(x) => x.to_string(),
                 Value::Uint(x) => x.to_string(),
                 Value::Bool(x) => x.to_string(),
@@ -143,5 +143,25 @@ impl Told {
         let Self { device, metric, value, unit, .. } = self;
         let words = device.len() + metric.len() + value.len() + unit.as_ref().map_or(0, String::len);
         size_of::<Self>() + words
+    }
+}
+
+/// Without rows of zeros, such as a float has whose words are swapped.
+fn float(x: f64) -> String {
+    let is_plain = x == 0.0 || (1e-6..1e16).contains(&x.abs()) || !x.is_finite();
+    if is_plain { x.to_string() } else { format!("{x:e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_float_that_is_very_small_or_very_large_is_shown_by_its_power_of_ten() {
+        let shown = [2.5e-41, -1e-7, 1e-6, 0.0, -230.25, 9e15, 1.5e300, f64::INFINITY].map(float);
+        assert_eq!(
+            shown,
+            ["2.5e-41", "-1e-7", "0.000001", "0", "-230.25", "9000000000000000", "1.5e300", "inf"]
+        );
     }
 }
