@@ -18,6 +18,7 @@ use weir::model::{Timestamp, Value};
 use weir::sources::modbus::pdu::{Answer, Asked, Table};
 use weir::sources::modbus::register::Register;
 use weir::sources::modbus::{Config, Modbus, Ports, mbap, rtu};
+use weir::sources::tap::What;
 use weir::sources::{Context, Refusal, Source, SourceError, Stats};
 
 mod field;
@@ -682,13 +683,20 @@ async fn an_unplugged_port_is_gone_and_one_that_is_not_there_is_missing() {
 }
 
 /// Serves Modbus TCP by hand: each request goes through `answer`, which says whether the connection goes on.
-fn serve(mut answer: impl FnMut(&[u8], &mut TcpStream) -> bool + Send + 'static) -> u16 {
+fn serve(answer: impl FnMut(&[u8], &mut TcpStream) -> bool + Send + 'static) -> u16 {
+    serve_frames::<12>(answer)
+}
+
+/// Serves whatever has requests of so many bytes.
+fn serve_frames<const LENGTH: usize>(
+    mut answer: impl FnMut(&[u8], &mut TcpStream) -> bool + Send + 'static,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            let mut request = [0; 12];
+            let mut request = [0; LENGTH];
             while stream.read_exact(&mut request).is_ok() && answer(&request, &mut stream) {}
         }
     });
@@ -741,6 +749,50 @@ async fn what_is_no_modbus_tcp_is_told_so() {
     let mut source = Modbus::open(&over(port, toml), &context).await.unwrap();
     let error = round(&mut source).await.unwrap_err();
     assert!(error.to_string().contains("no Modbus TCP"), "{error}");
+}
+
+/// What a tap says first of what was refused for that cause.
+async fn told(source: &mut Modbus, context: &Context, cause: &str) -> String {
+    let mut watcher = context.stats.tap().watch(context.clock.clone());
+    let refused = async {
+        loop {
+            match watcher.next().await.unwrap().what {
+                What::Refused { cause: one, why, .. } if one == cause => break why,
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        why = refused => why,
+        batch = source.next() => panic!("it says {batch:?}"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nothing is told"),
+    }
+}
+
+#[tokio::test]
+async fn modbus_tcp_where_rtu_is_asked_for_is_told_so_and_rtu_where_modbus_tcp_is() {
+    let toml = "every = '20ms'\ntimeout = '200ms'\nretries = 0\n\
+         registers = [{ unit_id = 1, device = 'm', metric = 'a', address = 0, type = 'u32' }]";
+    let (rtu, context) = (format!("framing = 'rtu'\n{toml}"), context(&Ports::default()));
+    // A request in RTU for two registers from 0 on is one of Modbus TCP, for a unit and a function that are the CRC.
+    let port = serve_frames::<8>(|request, stream| {
+        let exception = [request[0], request[1], 0, 0, 0, 3, request[6], request[7] | 0x80, 1];
+        stream.write_all(&exception).is_ok()
+    });
+    let mut source = Modbus::open(&over(port, &rtu), &context).await.unwrap();
+    let why = told(&mut source, &context, "checksum").await;
+    let tcp = "the answer of m for holding 0 to 1 is Modbus TCP, and `framing` says \"rtu\": write `framing = \"tcp\"`";
+    assert_eq!(why, tcp);
+    // What is neither.
+    let port = serve_frames::<8>(|_, stream| stream.write_all(b"HTTP/1.1 400").is_ok());
+    let mut source = Modbus::open(&over(port, &rtu), &context).await.unwrap();
+    let why = told(&mut source, &context, "checksum").await;
+    assert!(why.contains("check `framing`") && !why.contains("parity"), "{why}");
+    // An exception in RTU has fewer bytes than the header of Modbus TCP.
+    let port = serve(|request, stream| stream.write_all(&sealed(&[request[6], 0x83, 1])).is_ok());
+    let mut source = Modbus::open(&over(port, toml), &context).await.unwrap();
+    let error = round(&mut source).await.unwrap_err();
+    assert!(error.to_string().contains("`framing = \"rtu\"`"), "{error}");
 }
 
 #[tokio::test]

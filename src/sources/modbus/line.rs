@@ -98,6 +98,8 @@ pub(super) struct Heard {
     pub(super) babble: bool,
     /// How many bytes came, whatever they were.
     pub(super) bytes: u64,
+    /// Whether frames of RTU were looked for and one of Modbus TCP came.
+    pub(super) is_mbap: bool,
 }
 
 /// A frame that nobody waited for any more, as far as it shows what it answers.

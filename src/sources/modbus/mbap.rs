@@ -1,10 +1,15 @@
 //! Modbus TCP framing (MODBUS Messaging on TCP/IP Implementation Guide V1.0b, section 3.1.3): a header with a
 //! transaction id, then the PDU.
 
+use std::ops::RangeInclusive;
+
 use super::pdu::{Answer, Asked};
 
 /// Transaction id, protocol 0, and the length of what follows; then the unit.
 const HEADER: usize = 7;
+
+/// What follows the header's length: a unit, a function and at most 252 bytes more (Application Protocol, section 4.1).
+const LENGTHS: RangeInclusive<usize> = 2..=254;
 
 /// The request as a frame.
 #[must_use]
@@ -31,10 +36,13 @@ pub enum Heard<'a> {
 /// What stands at the beginning of `bytes`.
 #[must_use]
 pub fn hear<'a>(bytes: &'a [u8], asked: &Asked, transaction: u16) -> Heard<'a> {
-    let Some([t, u, p, q, high, low, unit]) = bytes.first_chunk::<HEADER>() else { return Heard::Nothing };
-    // A unit, a function and at most 252 bytes more (Application Protocol, section 4.1).
+    // As soon as it shows: an exception in RTU has fewer bytes than a header, and its third is never 0.
+    if bytes.iter().skip(2).take(2).any(|byte| *byte != 0) {
+        return Heard::Broken;
+    }
+    let Some([t, u, _, _, high, low, unit]) = bytes.first_chunk::<HEADER>() else { return Heard::Nothing };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
-    if [*p, *q] != [0, 0] || !(2..=254).contains(&length) {
+    if !LENGTHS.contains(&length) {
         return Heard::Broken;
     }
     let end = HEADER - 1 + length;
@@ -47,6 +55,14 @@ pub fn hear<'a>(bytes: &'a [u8], asked: &Asked, transaction: u16) -> Heard<'a> {
         Some(answer) if *unit == asked.unit => Heard::Answer(answer, end),
         _ => Heard::Unfit(end),
     }
+}
+
+/// Whether `bytes`, which are no frame of RTU, are one of Modbus TCP: protocol 0, and a length that is theirs.
+#[must_use]
+pub fn is_frame(bytes: &[u8]) -> bool {
+    let [_, _, 0, 0, high, low, rest @ ..] = bytes else { return false };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    LENGTHS.contains(&length) && rest.len() == length
 }
 
 #[cfg(test)]
@@ -77,6 +93,17 @@ mod tests {
         assert_eq!(hear(b"HTTP/1.1 400", &ASKED, 1), Heard::Broken);
         assert_eq!(hear(&[0, 1, 0, 0, 0, 1, 17], &ASKED, 1), Heard::Broken);
         assert_eq!(hear(&[0, 1, 0, 0, 0, 255, 17], &ASKED, 1), Heard::Broken);
+        // An exception in RTU, which is shorter than a header.
+        assert_eq!(hear(&[17, 0x84, 2, 0xC2, 0xC4], &ASKED, 1), Heard::Broken);
+        assert_eq!(hear(&[17, 0x84], &ASKED, 1), Heard::Nothing);
+    }
+
+    #[test]
+    fn a_frame_is_known_as_one_by_its_protocol_and_its_length() {
+        let exception = [1, 3, 0, 0, 0, 3, 0x84, 0x8A, 1];
+        assert!(is_frame(&exception) && is_frame(&request(&ASKED, 0x1501)));
+        assert!(!is_frame(&exception[..8]) && !is_frame(&[1, 3, 0, 1, 0, 3, 0x84, 0x8A, 1]));
+        assert!(!is_frame(&[1, 3, 0, 0, 0, 0]) && !is_frame(&[0; 6]) && !is_frame(&[0, 0]));
     }
 
     proptest! {

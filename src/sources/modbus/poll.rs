@@ -31,8 +31,7 @@ pub(super) struct Poller {
     retries: u8,
     pause: Duration,
     max_gap: u16,
-    /// Whether answers do not say which request they answer.
-    is_rtu: bool,
+    target: Target,
     devices: Vec<Device>,
     rounds: Vec<Round>,
     /// When somebody who had answered before was last waited for in vain.
@@ -123,7 +122,7 @@ impl Poller {
             retries: config.retries,
             pause: config.pause,
             max_gap: config.max_gap,
-            is_rtu: !matches!(target, Target::Network(_, Framing::Tcp)),
+            target,
             devices,
             rounds,
             vain: Duration::ZERO,
@@ -323,10 +322,15 @@ impl Poller {
         self.rounds.get(index).is_some_and(|round| round.requests.iter().any(is_other))
     }
 
+    /// Whether answers do not say which request they answer.
+    fn is_rtu(&self) -> bool {
+        !matches!(self.target, Target::Network(_, Framing::Tcp))
+    }
+
     /// Whether what came of that unit may be an answer to an earlier request: on Modbus TCP that is known.
     fn is_late(&self, unit: u8) -> bool {
         let is_asked = || self.devices.iter().any(|device| device.unit_id == unit);
-        self.is_rtu
+        self.is_rtu()
             && (is_asked() || self.bus.doubted(unit, self.clock.instant(self.clock.monotonic())).is_some())
     }
 

@@ -3,8 +3,8 @@
 use super::{BUFFER, Heard, Late, Line, Manner, Outcome, missing, take};
 use crate::sources::SourceError;
 use crate::sources::modbus::pdu::{Asked, EXCEPTION};
-use crate::sources::modbus::rtu;
 use crate::sources::modbus::timing::Timing;
+use crate::sources::modbus::{mbap, rtu};
 
 impl Line {
     /// An exchange in RTU frames.
@@ -77,6 +77,7 @@ impl Line {
         let (mut stray, mut rest) = (rtu::Stray::Echo, bytes.as_slice());
         loop {
             let (first, behind) = rtu::stray(rest, asked);
+            heard.is_mbap |= first == rtu::Stray::Noise && mbap::is_frame(rest);
             if let (rtu::Stray::Frame(unit) | rtu::Stray::Other(unit), [_, function, ..]) = (first, rest) {
                 let length = rest.len() - behind.len();
                 self.came_late(Late { unit, function: *function, bytes: length.saturating_sub(5) }, heard);

@@ -27,7 +27,7 @@ pub(super) enum Told {
 impl Poller {
     /// Counts what was heard.
     pub(super) fn note(&mut self, device: usize, asked: &Asked, heard: &Heard) {
-        let instead = u32::from(self.is_rtu && matches!(heard.outcome, Outcome::Other(_)));
+        let instead = u32::from(self.is_rtu() && matches!(heard.outcome, Outcome::Other(_)));
         for _ in instead..heard.late {
             self.stats.count(Refusal::Late);
         }
@@ -74,15 +74,8 @@ impl Poller {
             Outcome::Silence | Outcome::Closed => self.stats.count(Refusal::NoAnswer),
             Outcome::Other(_) => self.stats.count(Refusal::OtherUnit),
             Outcome::Damaged => self.stats.refuse(&self.source, Refusal::Checksum, || {
-                let (what, hint) = if self.is_rtu {
-                    ("is damaged", "check baud rate, parity and the line's ends")
-                } else {
-                    (
-                        "has another transaction id, function or length than it should",
-                        "look at it with `weir tap`",
-                    )
-                };
-                format!("the answer of {} for {asked} {what}: where that is often so, {hint}", device.name)
+                let what = words::damaged(&self.target, heard.is_mbap);
+                format!("the answer of {} for {asked} {what}", device.name)
             }),
             Outcome::Exception(_) | Outcome::Unclear => self.stats.count(Refusal::Exception),
             Outcome::Values => {}

@@ -1,6 +1,25 @@
 //! What a person is told to do about what a line or a device says, or does not say.
 
+use crate::sources::modbus::config::{Framing, Target};
 use crate::sources::modbus::pdu::{Asked, Exception};
+
+/// What is wrong with an answer that is none.
+pub(super) fn damaged(target: &Target, is_mbap: bool) -> &'static str {
+    match target {
+        Target::Serial(..) => {
+            "is damaged: where that is often so, check baud rate, parity and the line's ends"
+        }
+        Target::Network(_, Framing::Rtu) if is_mbap => {
+            "is Modbus TCP, and `framing` says \"rtu\": write `framing = \"tcp\"`"
+        }
+        Target::Network(_, Framing::Rtu) => {
+            "is no whole frame of RTU: where that is often so, check `framing`, \"rtu\" or \"tcp\", and the line behind the converter"
+        }
+        Target::Network(_, Framing::Tcp) => {
+            "has another transaction id, function or length than it should: where that is often so, look at it with `weir tap`"
+        }
+    }
+}
 
 /// What to write instead of a manual's number, where a device refuses that; else nothing.
 pub(super) fn as_in_manuals(asked: &Asked, exception: Exception) -> String {
