@@ -201,7 +201,22 @@ impl Poller {
                 ask.request.asked
             );
         }
+        let device = round.device;
         self.bus.be_patient(until);
+        self.tell_when(device, now);
+    }
+
+    /// Tells who looks on when a silent device is asked again.
+    fn tell_when(&self, device: usize, now: Duration) {
+        let tap = self.stats.tap();
+        let Some(who) = self.devices.get(device).filter(|who| who.silence.is_silent() && tap.is_watched()) else {
+            return;
+        };
+        let rounds = self.rounds.iter().enumerate().filter(|(_, round)| round.device == device);
+        let Some(at) = rounds.filter_map(|(index, round)| self.ready(index, round)).min() else { return };
+        let has_other = self.devices.iter().filter(|one| one.silence.is_silent()).count() > 1;
+        let when = words::when(at.saturating_sub(now), has_other);
+        tap.refused(Refusal::NoAnswer.name(), format!("{} is asked again {when}", who.name));
     }
 
     /// The device does not do what it is asked: then it is asked for less, where that may help.

@@ -9,6 +9,7 @@ use super::*;
 use crate::model::{Timestamp, Value};
 use crate::sources::modbus::bus::Ports;
 use crate::sources::modbus::rtu;
+use crate::sources::tap::What;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -239,4 +240,34 @@ async fn that_a_device_fell_silent_again_is_told_only_where_it_is_news() {
     }
     let news = told.iter().filter(|(_, is_told)| *is_told).map(|(count, _)| *count);
     assert_eq!(news.collect::<Vec<_>>(), [1, 10], "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_on_learns_each_time_when_a_silent_device_is_asked_again() {
+    for (count, others) in [(1, ""), (2, " at the earliest, in turn with the others that are silent")] {
+        let toml = devices(count, |_| 1_000) + "\ntimeout = '1s'\nretries = 0";
+        let (dies, lives) = (ms(10_500), ms(60_000));
+        let mut line = Line::new(&[&toml], move |(at, ..)| at < dies || at >= lives).await;
+        let mut watcher = line.context.stats.tap().watch(line.clock.clone());
+        line.until(lives).await;
+        let (mut again, mut asked) = (Vec::new(), Vec::new());
+        while let Ok(Some(event)) = tokio::time::timeout(ms(1), watcher.next()).await {
+            match event.what {
+                What::Refused { why, .. } if why.contains("again") => again.push(why),
+                What::Sent(frame) => asked.push((event.at, frame.bytes[0])),
+                _ => {}
+            }
+        }
+        assert_eq!(again[0], "m1 is asked again in 1.0 s");
+        // What is told is what comes.
+        let died = asked.iter().position(|(at, _)| *at > 1_700_000_010_500).unwrap();
+        assert!(again.len() >= 5 && again.iter().skip(1).all(|why| why.ends_with(others)), "{again:#?}");
+        if count == 1 {
+            let gaps = asked[died..].windows(2).map(|two| (two[1].0 - two[0].0) as f64 / 1_000.0 - 1.0);
+            for (why, gap) in again.iter().zip(gaps) {
+                let told: f64 = why.split(' ').nth(5).unwrap().parse().unwrap();
+                assert!((told - gap).abs() < 0.6, "{why}, and it was {gap}: {again:#?}");
+            }
+        }
+    }
 }

@@ -80,7 +80,7 @@ impl Poller {
     }
 
     /// When a round can begin or go on. While one of a device is held, no other of it can.
-    fn ready(&self, index: usize, round: &Round) -> Option<Duration> {
+    pub(super) fn ready(&self, index: usize, round: &Round) -> Option<Duration> {
         let device = self.devices.get(round.device)?;
         match device.held {
             Some(held) => (held.round == index).then_some(held.since),

@@ -1,5 +1,7 @@
 //! What a person is told to do about what a line or a device says, or does not say.
 
+use std::time::Duration;
+
 use crate::sources::modbus::config::{Framing, Target};
 use crate::sources::modbus::pdu::{Asked, Exception};
 
@@ -28,6 +30,16 @@ pub(super) fn as_in_manuals(asked: &Asked, exception: Exception) -> String {
     };
     let (number, table) = (asked.address, table.name());
     format!(": if the manual calls it {number}, write `table = \"{table}\"`, `address = {address}`")
+}
+
+/// When a silent device is asked again. It takes turns with others that are silent, who may come first.
+pub(super) fn when(wait: Duration, has_other: bool) -> String {
+    let wait = match wait.as_secs_f64() {
+        seconds if seconds < 10.0 => format!("{seconds:.1}"),
+        seconds => format!("{seconds:.0}"),
+    };
+    let others = if has_other { " at the earliest, in turn with the others that are silent" } else { "" };
+    format!("in {wait} s{others}")
 }
 
 #[cfg(test)]
