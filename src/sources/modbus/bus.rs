@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::config::Target;
 use super::doubt::{Doubts, End, Why};
-use super::line::{Heard, Line, Manner};
+use super::line::{Heard, Line, Manner, Outcome};
 use super::pdu::Asked;
 use crate::clock::Clock;
 use crate::sources::{SourceError, Tap};
@@ -83,11 +83,21 @@ pub(super) struct Bus {
     patience: AtomicU64,
     /// What may still come. It outlives the line.
     doubts: Arc<Mutex<Doubts>>,
+    /// Whether anybody has answered on it.
+    answered: AtomicBool,
+    /// Whether it was told that nobody has.
+    told_mute: AtomicBool,
 }
 
 impl Bus {
     fn new(line: Line, doubts: Arc<Mutex<Doubts>>) -> Self {
-        Self { line: tokio::sync::Mutex::new(line), patience: AtomicU64::new(0), doubts }
+        Self {
+            line: tokio::sync::Mutex::new(line),
+            patience: AtomicU64::new(0),
+            doubts,
+            answered: AtomicBool::new(false),
+            told_mute: AtomicBool::new(false),
+        }
     }
 
     fn doubts(&self) -> MutexGuard<'_, Doubts> {
@@ -140,12 +150,30 @@ impl Bus {
         let now = clock.instant(begun + took);
         // Before the next has its turn.
         self.doubts().heard(*asked, &heard, line.late(), now, End::of(manner, now));
+        if heard.late > 0 || !matches!(heard.outcome, Outcome::Silence | Outcome::Closed | Outcome::Damaged) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
         Ok(Some((heard, took)))
     }
 
     /// From when on what is silent may be asked again.
     pub(super) fn patient_until(&self) -> Duration {
         Duration::from_millis(self.patience.load(Ordering::Relaxed))
+    }
+
+    /// Whether anybody has answered since the first source came to it, whoever was asked.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// It is told that nobody has. Whether that is news.
+    pub(super) fn is_told_mute(&self) -> bool {
+        !self.told_mute.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it was told that nobody has.
+    pub(super) fn was_told_mute(&self) -> bool {
+        self.told_mute.load(Ordering::Relaxed)
     }
 
     /// Leaves what is silent alone until then.

@@ -57,8 +57,10 @@ struct Device {
     /// Since when it has not answered.
     silent_since: Option<Duration>,
     falls: Falls,
-    /// Whether it was told that it is silent; else it is not told either that it answers again.
+    /// Whether it is worth telling that it is silent; else it is not told either that it answers again.
     told_silent: bool,
+    /// Whether that is still to be told, as it may be the line.
+    to_tell: bool,
     /// Whether it was told that its answers come too late.
     told_late: bool,
     /// Who it was last told that answers instead.
@@ -110,6 +112,7 @@ impl Poller {
                 silent_since: None,
                 falls: Falls::default(),
                 told_silent: false,
+                to_tell: false,
                 told_late: false,
                 told_other: None,
             });

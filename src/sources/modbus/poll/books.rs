@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Ask, Next, Poller, Round, words};
+use super::{Ask, Device, Next, Poller, Round, words};
 use crate::sources::Refusal;
 use crate::sources::modbus::line::{Heard, Outcome};
 use crate::sources::modbus::pdu::{Asked, Exception};
@@ -92,8 +92,9 @@ impl Poller {
         }
         who.silence.over();
         who.told_other = None;
+        let is_told = !std::mem::take(&mut who.to_tell) || self.bus.was_told_mute();
         let since = who.silent_since.take();
-        if let Some(since) = since.filter(|_| who.told_silent) {
+        if let Some(since) = since.filter(|_| who.told_silent && is_told) {
             let silent = units::show(now.saturating_sub(since));
             tracing::info!(
                 source = &*self.source,
@@ -167,15 +168,19 @@ impl Poller {
                     who.told_silent = who.falls.again(now);
                 }
                 who.told_other = other;
-                if who.told_silent {
-                    tracing::warn!(
-                        source = &*self.source,
-                        count = who.falls.count(),
-                        "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before",
-                        who.name,
-                        who.unit_id
-                    );
-                }
+                who.to_tell = who.told_silent;
+            }
+            // As long as nobody has answered it may be the line.
+            if who.to_tell && self.bus.has_answered() {
+                who.to_tell = false;
+                tracing::warn!(
+                    source = &*self.source,
+                    count = who.falls.count(),
+                    "{} (unit {}) {why}: it is asked again ever more rarely, and the others as before{}",
+                    who.name,
+                    who.unit_id,
+                    words::check(outcome)
+                );
             }
             // What it was asked is asked again first.
             round.requests.rotate_left(place);
@@ -204,12 +209,22 @@ impl Poller {
         let device = round.device;
         self.bus.be_patient(until);
         self.tell_when(device, now);
+        self.tell_mute();
+    }
+
+    /// Tells once of a line on which nobody has answered yet, in the place of all who are on it.
+    fn tell_mute(&self) {
+        let is_silent = |device: &Device| device.silent_since.is_some();
+        if !self.bus.has_answered() && self.devices.iter().all(is_silent) && self.bus.is_told_mute() {
+            tracing::warn!(source = &*self.source, "{}", words::mute(&self.target));
+        }
     }
 
     /// Tells who looks on when a silent device is asked again.
     fn tell_when(&self, device: usize, now: Duration) {
         let tap = self.stats.tap();
-        let Some(who) = self.devices.get(device).filter(|who| who.silence.is_silent() && tap.is_watched()) else {
+        let Some(who) = self.devices.get(device).filter(|who| who.silence.is_silent() && tap.is_watched())
+        else {
             return;
         };
         let rounds = self.rounds.iter().enumerate().filter(|(_, round)| round.device == device);

@@ -271,3 +271,88 @@ async fn who_looks_on_learns_each_time_when_a_silent_device_is_asked_again() {
         }
     }
 }
+
+/// What is logged in this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The lines since it was last asked that have `words`.
+    fn take(&self, words: &str) -> Vec<String> {
+        let log = String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap();
+        log.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_on_which_nobody_has_answered_is_told_in_one_line_and_each_device_once_another_has() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    // With a second dispatcher tracing asks both before it forgets a line.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let one = devices(3, |_| 1_000) + "\ntimeout = '1s'\nretries = 1";
+    let two = "every = '1s'\ntimeout = '1s'\nregisters = [{ unit_id = 9, device = 'm9', metric = 'a', address = 1 }]";
+    let lives = ms(300_000);
+    let mut line = Line::new(&[&one, two], move |(at, unit, _)| at >= lives && unit != 9 && unit != 2).await;
+    let reading =
+        line.pollers.drain(..).map(|poller| tokio::spawn(read(poller, line.clock.clone(), ms(400_000))));
+    let reading: Vec<_> = reading.collect();
+    tokio::time::sleep(lives).await;
+    let told = log.take(" answer");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains(
+        "no device on /nowhere has answered yet: check `baud`, `parity`, and whether A and B are swapped"
+    ));
+    tokio::time::sleep(ms(200_000)).await;
+    let told = log.take(" answer");
+    let hint = "; check that it is on, its `unit_id` and its wiring";
+    for silent in ["m2 (unit 2)", "m9 (unit 9)"] {
+        let of: Vec<_> = told.iter().filter(|line| line.contains(silent)).collect();
+        assert!(of.len() == 1 && of[0].contains(hint), "{told:#?}");
+    }
+    for alive in ["m1 (unit 1)", "m3 (unit 3)"] {
+        assert_eq!(
+            told.iter().filter(|line| line.contains(&format!("{alive} answers again after"))).count(),
+            1
+        );
+    }
+    assert_eq!(told.len(), 4, "{told:#?}");
+    reading.iter().for_each(|reading| reading.abort());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_of_the_line_where_one_of_several_answers() {
+    let toml = devices(2, |_| 1_000) + "\ntimeout = '1s'\nretries = 0";
+    let mut line = Line::new(&[&toml], |(_, unit, _)| unit == 2).await;
+    line.until(ms(60_000)).await;
+    assert!(line.context.ports.of(&line.pollers[0].target, &line.clock).has_answered());
+    assert!(!line.pollers[0].bus.was_told_mute() && !line.pollers[0].devices[0].to_tell);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mended_device_is_found_within_twenty_timeouts_or_one_beat_where_that_is_longer() {
+    for (every, most) in [(5_000, 20_000), (30_000, 30_000)] {
+        let mut longest = Duration::ZERO;
+        for mended in 0..60 {
+            let lives = ms(200_000 + 700 * mended);
+            let toml = devices(1, |_| every) + "\ntimeout = '1s'";
+            let mut line = Line::new(&[&toml], move |(at, ..)| at >= lives).await;
+            let answers = line.until(lives).await;
+            longest = longest.max(answers[0].0 - lives);
+        }
+        assert!(longest > ms(most - 1_000) && longest <= ms(most + 100), "every {every} ms: {longest:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::sources::modbus::config::{Framing, Target};
+use crate::sources::modbus::line::Outcome;
 use crate::sources::modbus::pdu::{Asked, Exception};
 
 /// What is wrong with an answer that is none.
@@ -30,6 +31,32 @@ pub(super) fn as_in_manuals(asked: &Asked, exception: Exception) -> String {
     };
     let (number, table) = (asked.address, table.name());
     format!(": if the manual calls it {number}, write `table = \"{table}\"`, `address = {address}`")
+}
+
+/// What to look at where a device does not answer and others do.
+pub(super) fn check(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Damaged => "; check its baud rate, its parity and its wiring",
+        // That says it already.
+        Outcome::Other(_) => "",
+        _ => "; check that it is on, its `unit_id` and its wiring",
+    }
+}
+
+/// That nobody has answered on a line, and what to look at.
+pub(super) fn mute(target: &Target) -> String {
+    let (line, hint) = match target {
+        Target::Serial(port, _) => (port, "`baud`, `parity`, and whether A and B are swapped"),
+        Target::Network(address, Framing::Tcp) => {
+            (address, "`framing`, which is \"tcp\" here and may have to be \"rtu\"")
+        }
+        Target::Network(address, Framing::Rtu) => {
+            (address, "`framing`, which is \"rtu\" here and may have to be \"tcp\"")
+        }
+    };
+    format!(
+        "no device on {line} has answered yet: check {hint}, then that they are on, and each `unit_id`; they are asked again ever more rarely"
+    )
 }
 
 /// When a silent device is asked again. It takes turns with others that are silent, who may come first.
