@@ -291,3 +291,42 @@ async fn an_answer_that_is_late_by_many_timeouts_is_not_taken_for_anothers_where
     }
     assert!(refused(&context, Refusal::Late) > 0);
 }
+
+#[tokio::test]
+async fn nor_where_the_device_refuses_all_else_or_fell_silent_at_it() {
+    for (refuses, late) in [(true, 850), (true, 900), (false, 1050), (false, 1100)] {
+        let (pty, context) = (Pty::open().unwrap(), context(&Ports::default()));
+        let mut asked = 0;
+        in_pieces(&pty, move |request| {
+            let is_else = request[3] == 9;
+            // Answers in order, and stalls once: where it says no values of the third, that is told long before.
+            let stalls = if refuses { request[3] == 1 } else { is_else };
+            asked += u32::from(stalls);
+            let after = if stalls && asked == 4 { late } else { 0 };
+            let answer = if is_else && refuses { sealed(&[1, 0x83, 2]) } else { tenfold(request) };
+            vec![(after, answer)]
+        });
+        let one = |metric: &str, address: u8, kind: &str| {
+            format!(
+                "{{ unit_id = 1, device = 'm', metric = '{metric}', address = {address}, type = '{kind}' }}"
+            )
+        };
+        let toml = format!(
+            "every = '250ms'\ntimeout = '100ms'\nretries = 1\nregisters = [{}, {}, {}]",
+            one("a", 1, "u16"),
+            one("b", 5, "u16"),
+            one("c", 9, "u32")
+        );
+        let mut source = Modbus::open(&on(&pty, &toml), &context).await.unwrap();
+        let mut seen = 0;
+        while seen < 24 {
+            for (_, metric, value) in round(&mut source).await.unwrap() {
+                let right = [("a", 10), ("b", 50), ("c", (90 << 16) + 100)];
+                let right = right.into_iter().find(|(name, _)| *name == metric).unwrap().1;
+                assert_eq!(value, Value::Int(right), "{metric}, {late} ms late, refuses: {refuses}");
+                seen += 1;
+            }
+        }
+        assert!(refused(&context, Refusal::Late) > 0, "{late} ms late, refuses: {refuses}");
+    }
+}

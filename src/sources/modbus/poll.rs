@@ -317,11 +317,10 @@ impl Poller {
         }
     }
 
-    /// Whether a round asks for something else that has an answer, which could not be taken for that to `asked`.
+    /// Whether a round asks for something else whose answer could not be taken for that to `asked`. What the device
+    /// refuses, or is silent at, counts as well: it may do so for as long as that to `asked` is late.
     fn has_other(&self, index: usize, asked: Asked) -> bool {
-        let is_other = |ask: &Ask| {
-            ask.told.is_none() && !ask.silence.is_silent() && !ask.request.asked.looks_like(&asked)
-        };
+        let is_other = |ask: &Ask| !ask.request.asked.looks_like(&asked);
         self.rounds.get(index).is_some_and(|round| round.requests.iter().any(is_other))
     }
 
