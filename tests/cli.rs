@@ -13,6 +13,10 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 
+mod support;
+
+use support::pki::{Authority, Valid};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A run of weir in `directory`, without an environment that could change what it says.
@@ -258,15 +262,83 @@ fn a_reader_that_has_gone_away_is_no_failure() {
 }
 
 #[test]
-fn certificates_that_are_there_and_not_fit_are_a_warning() {
+fn certificates_that_are_there_and_not_fit_are_an_error_of_check() {
     let directory = tempfile::tempdir().unwrap();
-    for file in ["ca.pem", "cert.pem", "key.pem"] {
-        fs::write(directory.path().join(file), "not PEM\n").unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let authority = Authority::new("CA").unwrap();
+    let [gateway, other] = ["gw", "other"]
+        .map(|name| authority.client(name, Valid::Now).unwrap().write(directory.path(), name, &authority));
+    let (gateway, other) = (gateway.unwrap(), other.unwrap());
+    fs::write(file("no.pem"), "not PEM\n").unwrap();
+    fs::copy(&gateway.key, file("open.key")).unwrap();
+    fs::set_permissions(file("open.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let check = |uplink: &[&Path; 3], listener: &[&Path; 3]| {
+        let tls = |[ca, cert, key]: &[&Path; 3]| {
+            let [ca, cert, key] = [ca, cert, key].map(|path| path.display());
+            format!("tls = {{ ca = '{ca}', cert = '{cert}', key = '{key}' }}\n")
+        };
+        let toml = format!(
+            "[gateway]\nid = 'gw'\n[sources.hall]\ntype = 'tcp'\nlisten = '127.0.0.1:5000'\ndecode = {{ type = 'json' }}\n{}\
+             [uplink]\ntype = 'mqtt'\nurl = 'mqtts://localhost:8883'\n{}",
+            tls(listener),
+            tls(uplink)
+        );
+        fs::write(file("weir.toml"), toml).unwrap();
+        let output = weir(directory.path(), &["check", "--config", "weir.toml"]);
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    let right = [&*gateway.ca, &*gateway.cert, &*gateway.key];
+    assert_eq!(check(&right, &right), (Some(0), String::new()));
+    let (open, no_pem) = (file("open.key"), file("no.pem"));
+    for (wrong, words) in [
+        ([&*gateway.ca, &*gateway.cert, &*open], "open.key is open to everyone on this machine"),
+        ([&*gateway.ca, &*gateway.cert, &*other.key], "is not the key of the certificate in"),
+        ([&*no_pem, &*gateway.cert, &*gateway.key], "no.pem is not PEM"),
+    ] {
+        for ((code, said), place) in
+            [(check(&wrong, &right), "weir.toml:11:7"), (check(&right, &wrong), "weir.toml:7:7")]
+        {
+            assert_eq!(code, Some(78), "{said}");
+            for part in ["error: ", words, place, "1 error in"] {
+                assert!(said.contains(part), "{part} in:\n{said}");
+            }
+        }
     }
-    let toml = "[gateway]\nid = 'gw'\n[sources.hall]\ntype = 'simulated'\n[uplink]\ntype = 'mqtt'\n\
-                url = 'mqtts://localhost:8883'\ntls = { ca = 'ca.pem', cert = 'cert.pem', key = 'key.pem' }\n";
-    fs::write(directory.path().join("weir.toml"), toml).unwrap();
-    let output = weir(directory.path(), &["check", "--config", "weir.toml"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(text(&output.stderr).contains("ca.pem is not PEM"), "{}", text(&output.stderr));
+    // A group that is not this user's may be the service's: what else is wrong is told all the same.
+    if rustix::process::geteuid().is_root() {
+        for key in [&gateway.key, &other.key] {
+            fs::set_permissions(key, fs::Permissions::from_mode(0o640)).unwrap();
+            std::os::unix::fs::chown(key, None, Some(54_321)).unwrap();
+        }
+        let (code, said) = check(&right, &right);
+        assert!(
+            code == Some(0) && said.contains("warning: ") && said.contains("a group that weir"),
+            "{said}"
+        );
+        let (code, said) = check(&[&*gateway.ca, &*gateway.cert, &*other.key], &right);
+        assert!(code == Some(78) && said.contains("is not the key of the certificate in"), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_map_is_an_error_of_check_with_everything_else_that_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("map.csv"), "metric,address\nv,zero\n").unwrap();
+    let check = |more: &str| {
+        let toml = format!(
+            "[gateway]\nid = 'gw'\n[sources.meters]\ntype = 'modbus'\naddress = '127.0.0.1:502'\nregisters_file = 'map.csv'\n\
+             devices = [{{ device = 'a', unit_id = 1 }}]\n{more}[uplink]\ntype = 'mqtt'\nurl = 'mqtt://localhost'\n"
+        );
+        fs::write(directory.path().join("weir.toml"), toml).unwrap();
+        let output = weir(directory.path(), &["check", "--config", "weir.toml"]);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(78), ""), "{}", text(&output.stderr));
+        text(&output.stderr).to_owned()
+    };
+    let said = check("");
+    for part in ["error: `registers_file`: map.csv, line 2, column 3", "weir.toml:6:18", "1 error in"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    let said = check("evry = '1s'\n");
+    assert!(said.contains("did you mean `every`?") && said.contains("map.csv, line 2"), "{said}");
+    assert!(said.contains("2 errors in") && !said.contains("warning: "), "{said}");
 }

@@ -313,3 +313,44 @@ fn a_reload_to_an_uplink_that_cannot_connect_is_refused_and_the_one_that_works_g
     assert!(systemd.reload(&site.agent).contains("reloaded"));
     assert!(site.agent.terminate().unwrap().success());
 }
+
+#[test]
+fn a_wrong_map_of_registers_keeps_its_source_alone_waiting_until_it_is_mended() {
+    let line = Pty::open().unwrap();
+    let meters = |map: &str| {
+        format!(
+            "{}[sources.meters]\ntype = 'modbus'\naddress = '127.0.0.1:1'\nregisters_file = '{map}'\n\
+             devices = [{{ device = 'meter-1', unit_id = 1 }}]\n",
+            serial(line.port())
+        )
+    };
+    let mut site = Site::new("");
+    let map = site.dir().join("map.csv");
+    let wrong = |address: &str| fs::write(&map, format!("metric,address\nv,{address}\n")).unwrap();
+    wrong("zero");
+    site.agent.configure(&meters(map.to_str().unwrap()), "").unwrap();
+    let systemd = Systemd::of(&mut site);
+    site.agent.start().unwrap();
+    assert!(systemd.hears_of_a_change().starts_with("READY=1\n"));
+    site.agent.wait_for("line 2, column 3: `address` must be a whole number").unwrap();
+    site.agent.wait_for("cannot open ").unwrap();
+    let mut device = line.device().unwrap();
+    writeln!(device, "{{\"n\": 1}}").unwrap();
+    site.data("the other source delivers", |messages| messages.len() == 1);
+
+    // What was wrong before is no reason to refuse a change of something else, and what becomes wrong is one.
+    let other = meters(map.to_str().unwrap()).replace("baud = 115200", "baud = 9600");
+    site.agent.configure(&other, "").unwrap();
+    assert!(systemd.reload(&site.agent).contains("reloaded"));
+    wrong("one");
+    assert!(systemd.reload(&site.agent).contains("refused"));
+    site.agent.wait_for("is refused, as source meters could not open: ").unwrap();
+
+    // Nothing listens at that port, which is the next thing that is told.
+    wrong("0");
+    site.agent.wait_for("connection refused: nothing listens").unwrap();
+    assert!(systemd.reload(&site.agent).contains("reloaded"));
+    wrong("zero");
+    assert!(systemd.reload(&site.agent).contains("refused"));
+    assert!(site.agent.terminate().unwrap().success());
+}

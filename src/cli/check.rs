@@ -10,6 +10,9 @@ pub(super) fn check(arguments: &Configured) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    if loaded.warnings.has_unfit() {
+        return super::refuse(&loaded.warnings.strictly());
+    }
     super::explain(&loaded.warnings);
     let warnings = match loaded.warnings.count().1 {
         0 => String::new(),

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::observe::control;
 use crate::observe::logs::{self, Log};
 use crate::pipeline::{self, Order, Progress};
-use crate::uplink;
+use crate::{sources, uplink};
 
 /// Runs the agent on this thread until it is told to stop.
 pub(super) fn run(arguments: &Configured) -> ExitCode {
@@ -54,8 +54,8 @@ async fn serve(arguments: Configured) -> io::Result<ExitCode> {
     beside.spawn(service::keep_watch(orders.clone(), progress.clone(), systemd.clone()));
     beside.spawn(async move { while hear.send(signals.next().await).await.is_ok() {} });
     let tell = move |told: &Told| systemd.tell(told);
-    let mut uplink = loaded.config.uplink.clone();
-    let read = move || read_again(&arguments, &log, &mut uplink);
+    let mut before = Before::of(&loaded.config);
+    let read = move || read_again(&arguments, &log, &mut before);
     beside.spawn(listen(heard, read, orders, is_ready, tell));
     pipeline::run(loaded.config, told, ready, progress).await;
     Ok(ExitCode::SUCCESS)
@@ -174,24 +174,44 @@ async fn done(under_way: &mut Option<(oneshot::Receiver<()>, Told)>) -> bool {
     }
 }
 
-/// What the file says now; `None` where it is wrong, or where it would have weir leave the `uplink` that it has for one
-/// that cannot connect. The log follows it at once.
-fn read_again(arguments: &Configured, log: &Log, uplink: &mut uplink::Config) -> Option<Config> {
+/// What weir goes on with while the file does not change it.
+struct Before {
+    uplink: uplink::Config,
+    /// The sources that cannot open, for what is wrong with their files.
+    unfit: Vec<(Arc<str>, sources::Config)>,
+}
+
+impl Before {
+    fn of(config: &Config) -> Self {
+        let unfit = config.sources.iter().filter(|(_, source)| !source.unfit().is_empty());
+        Self { uplink: config.uplink.clone(), unfit: unfit.cloned().collect() }
+    }
+}
+
+/// What the file says now; `None` where it is wrong, or where it would have weir leave what it has for an uplink that cannot
+/// connect or a source that cannot open. The log follows it at once.
+fn read_again(arguments: &Configured, log: &Log, before: &mut Before) -> Option<Config> {
     let file = arguments.config.display();
     let Ok(loaded) = super::load(arguments) else {
         tracing::error!("{file} is refused for what is wrong with it: weir goes on as before");
         return None;
     };
     super::explain(&loaded.warnings);
-    if loaded.config.uplink != *uplink {
-        if let Some((key, what)) = loaded.config.uplink.absent().first() {
+    let now = Before::of(&loaded.config);
+    if let Some((name, source)) = now.unfit.iter().find(|source| !before.unfit.contains(source)) {
+        let why = source.unfit().into_iter().next().map(|(_, why)| why).unwrap_or_default();
+        tracing::error!("{file} is refused, as source {name} could not open: {why}: weir goes on as before");
+        return None;
+    }
+    if now.uplink != before.uplink {
+        if let Some((key, what)) = now.uplink.unfit().into_iter().chain(now.uplink.absent()).next() {
             tracing::error!(
                 "{file} is refused, as its [uplink] cannot connect: `{key}`: {what}: weir goes on as before"
             );
             return None;
         }
-        *uplink = loaded.config.uplink.clone();
     }
+    *before = now;
     if let Err(error) = log.change(loaded.config.log) {
         tracing::warn!("the log goes on as before: {error}");
     }

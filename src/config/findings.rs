@@ -38,8 +38,19 @@ impl<'f> Findings<'f> {
     }
 
     pub(super) fn error(&mut self, span: Range<usize>, text: impl Into<String>, help: Option<String>) {
+        self.wrong(Severity::Error, span, text.into(), help);
+    }
+
+    /// Something is wrong here, so severely.
+    pub(super) fn wrong(
+        &mut self,
+        severity: Severity,
+        span: Range<usize>,
+        text: String,
+        help: Option<String>,
+    ) {
         if self.torn.is_empty() || !self.torn.contains(&self.line(span.start)) {
-            self.push(Severity::Error, span, text.into(), help);
+            self.push(severity, span, text, help);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Every error is reported at once, with its place and what to do. The stages say what their tables hold, by serde
 //! and by `problems()`; this room finds the tables, explains what is wrong with them and knows what goes across them.
-//! What is absent (a port, a certificate) is a warning: it may come later.
+//! What is absent (a port, a certificate) is a warning: it may come later. A file that is there and unfit (a map, a private
+//! key) keeps none but its own source or uplink from working: for `check` it is an error, for `run` a warning.
 
 mod directories;
 mod expand;
@@ -89,7 +90,7 @@ impl Default for Limits {
 pub struct Loaded {
     /// What it says.
     pub config: Config,
-    /// What is absent and may come later.
+    /// What is absent or unfit and may be mended later, and what is hardly meant so.
     pub warnings: Problems,
 }
 

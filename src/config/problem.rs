@@ -31,6 +31,8 @@ pub struct Problem {
 pub enum Severity {
     /// It cannot.
     Error,
+    /// It can, but what this is about cannot until somebody mends a file: for `check` an error, for `run` a warning.
+    Unfit,
     /// It can: what is not there may come later.
     Warning,
 }
@@ -65,6 +67,21 @@ impl Problems {
         (errors, self.list.len() - errors)
     }
 
+    /// Whether something can do nothing until it is mended, though weir can run.
+    #[must_use]
+    pub fn has_unfit(&self) -> bool {
+        self.list.iter().any(|problem| problem.severity == Severity::Unfit)
+    }
+
+    /// The same for whoever asks whether all is right: what is unfit is an error.
+    #[must_use]
+    pub fn strictly(mut self) -> Self {
+        for problem in self.list.iter_mut().filter(|problem| problem.severity == Severity::Unfit) {
+            problem.severity = Severity::Error;
+        }
+        self
+    }
+
     /// All of them for a person: what, where, the line of the file and what to do.
     #[must_use]
     pub fn show(&self, colour: bool) -> String {
@@ -78,7 +95,7 @@ impl Problems {
     fn group<'a>(&'a self, problem: &'a Problem, file: &'a str) -> Group<'a> {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
+            Severity::Unfit | Severity::Warning => Level::WARNING,
         };
         let mut group = Group::with_title(level.primary_title(problem.text.as_str()));
         if let Some(span) = &problem.span {

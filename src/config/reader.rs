@@ -58,7 +58,7 @@ fn read_part<T>(
     let problems = Problems { file: file.into(), source, list };
     match part {
         Some(part) if problems.count().0 == 0 => Ok((part, problems)),
-        _ => Err(problems),
+        _ => Err(problems.strictly()),
     }
 }
 
@@ -269,7 +269,8 @@ impl<'f> Reader<'f, '_> {
         let kind = table.kind(sources::Config::TYPES, findings);
         let config = kind.and_then(|kind| {
             let read = |rest| known(sources::Config::read(&kind, rest));
-            let config = table.read(findings, &read, &sources::Config::problems)?;
+            let (problems, unfit) = (sources::Config::problems, sources::Config::unfit);
+            let config = table.read_with_files(findings, &read, &problems, &unfit)?;
             table.warn(config.absent(), findings);
             Some(config)
         });
@@ -332,7 +333,8 @@ impl<'f> Reader<'f, '_> {
         let kind = table.kind(uplink::Config::TYPES, findings);
         let config = kind.and_then(|kind| {
             let read = |rest| known(uplink::Config::read(&kind, rest));
-            let config = table.read(findings, &read, &uplink::Config::problems)?;
+            let (problems, unfit) = (uplink::Config::problems, uplink::Config::unfit);
+            let config = table.read_with_files(findings, &read, &problems, &unfit)?;
             table.warn(config.absent(), findings);
             Some(config)
         });

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeValue, Error, ValueDeserializer};
 
 use super::findings::Findings;
+use super::problem::Severity;
 use super::table::Table;
 use super::tree::{self, Node, Path, Step};
 use super::words::{self, Complaint};
@@ -27,13 +28,13 @@ const ROUNDS: usize = 1000;
 
 impl<'f> Table<'f> {
     /// Reads `rest`, which is a part of this table, and finds everything that is wrong with it. `None` where
-    /// something is. `problems` tells what is wrong across its keys.
+    /// something is. `checks` tell what is wrong across its keys, and how severe that is.
     pub(super) fn recover<T, K: AsRef<str>>(
         &mut self,
         mut rest: Node<'f>,
         findings: &mut Findings<'f>,
         read: Read<'_, 'f, T>,
-        problems: Check<'_, T, K>,
+        checks: &[(Severity, Check<'_, T, K>)],
     ) -> Option<T> {
         let mut stand_ins: Vec<StandIn<'f>> = Vec::new();
         // A key that nobody knows changes nothing; any other change makes a value that the file does not say.
@@ -44,7 +45,9 @@ impl<'f> Table<'f> {
             }
             let error = match read(rest.clone().into()) {
                 Ok(value) => {
-                    self.check(problems(&value), &stand_ins, findings);
+                    for (severity, check) in checks {
+                        self.check(*severity, check(&value), &stand_ins, findings);
+                    }
                     return true_to_file.then_some(value);
                 }
                 Err(error) => error,
@@ -146,6 +149,7 @@ impl<'f> Table<'f> {
     /// Reports what a stage finds wrong across keys, where what it has seen of them is the file's.
     fn check<K: AsRef<str>>(
         &self,
+        severity: Severity,
         problems: Vec<(K, String)>,
         stand_ins: &[StandIn<'f>],
         findings: &mut Findings<'f>,
@@ -171,7 +175,7 @@ impl<'f> Table<'f> {
                 [list @ .., Step::Item(_)] if path.len() > list.len() && path.starts_with(list) => Some(list),
                 _ => None,
             });
-            findings.error(self.span_of(moved.unwrap_or(&path)), words::about(key, text), None);
+            findings.wrong(severity, self.span_of(moved.unwrap_or(&path)), words::about(key, text), None);
         }
     }
 }

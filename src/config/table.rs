@@ -5,6 +5,7 @@ use toml::de::DeValue;
 use super::expand::expand;
 use super::explain::shown;
 use super::findings::Findings;
+use super::problem::Severity;
 use super::recover::{Check, Read};
 use super::tree::{self, Node, Path, Step};
 use super::words;
@@ -73,7 +74,19 @@ impl<'f> Table<'f> {
         problems: Check<'_, T, K>,
     ) -> Option<T> {
         let rest = self.part(|key| !self.own.contains(&key));
-        self.recover(rest, findings, read, problems)
+        self.recover(rest, findings, read, &[(Severity::Error, problems)])
+    }
+
+    /// As [`Table::read`], where the table names files: `unfit` tells what is wrong with those.
+    pub(super) fn read_with_files<T, K: AsRef<str>>(
+        &mut self,
+        findings: &mut Findings<'f>,
+        read: Read<'_, 'f, T>,
+        problems: Check<'_, T, K>,
+        unfit: Check<'_, T, K>,
+    ) -> Option<T> {
+        let rest = self.part(|key| !self.own.contains(&key));
+        self.recover(rest, findings, read, &[(Severity::Error, problems), (Severity::Unfit, unfit)])
     }
 
     /// Reads the other keys, but for the `type`. After [`Table::read`], so that one which that found misspelt is not
@@ -85,12 +98,13 @@ impl<'f> Table<'f> {
         problems: Check<'_, T, K>,
     ) -> Option<T> {
         let own = self.part(|key| self.own.contains(&key) && key != "type");
-        self.recover(own, findings, read, problems)
+        self.recover(own, findings, read, &[(Severity::Error, problems)])
     }
 
-    /// Finds that something is not there yet, as a stage tells it.
-    pub(super) fn warn(&self, absent: Vec<(&'static str, String)>, findings: &mut Findings<'f>) {
-        for (key, text) in absent {
+    /// Finds that something is not there yet, or is hardly meant so, as a stage tells it.
+    pub(super) fn warn<K: AsRef<str>>(&self, told: Vec<(K, String)>, findings: &mut Findings<'f>) {
+        for (key, text) in told {
+            let key = key.as_ref();
             findings.warning(self.span(key), words::about(key, text));
         }
     }

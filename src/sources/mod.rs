@@ -214,15 +214,27 @@ impl Config {
         }
     }
 
-    /// What is not there yet, or not fit for use, and may be mended later, as (key, what).
+    /// What is not there yet and may come later, and what is hardly meant so, as (key, what).
     #[must_use]
-    pub fn absent(&self) -> Vec<(&'static str, String)> {
-        match self {
+    pub fn absent(&self) -> Vec<(Cow<'static, str>, String)> {
+        let absent = match self {
             Self::CoapServer(config) => config.absent(),
-            Self::Modbus(config) => config.absent(),
+            Self::Modbus(config) => return config.absent(),
             Self::Serial(config) => config.absent(),
             Self::Simulated(_) => Vec::new(),
             Self::Tcp(config) => config.absent(),
+        };
+        absent.into_iter().map(|(key, text)| (key.into(), text)).collect()
+    }
+
+    /// What of its files is there and not fit for use until somebody mends it, as (key, what and what to do). It opens all
+    /// the same, as soon as it can.
+    #[must_use]
+    pub fn unfit(&self) -> Vec<(Cow<'static, str>, String)> {
+        match self {
+            Self::Modbus(config) => config.unfit(),
+            Self::Tcp(config) => config.unfit().into_iter().map(|(key, text)| (key.into(), text)).collect(),
+            Self::CoapServer(_) | Self::Serial(_) | Self::Simulated(_) => Vec::new(),
         }
     }
 }

@@ -23,9 +23,17 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let pem = kept_from_others(path, "private key")?;
-    PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| unreadable(path, &pem, "private key", "PRIVATE KEY", "pkey"))
+    key_in(path, &kept_from_others(path, "private key")?)
+}
+
+/// To see whether it is fit for use by whoever is in its group. Never to use it.
+pub(super) fn private_key_of_any_group(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    key_in(path, &read(path, open(path)?)?)
+}
+
+fn key_in(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|_| unreadable(path, pem, "private key", "PRIVATE KEY", "pkey"))
 }
 
 /// The text in a file that, as a private key, others must not be able to read; `what` it is, for messages, which never
@@ -65,7 +73,8 @@ fn refuse_shared(path: &Path, what: &str, mode: u32, group: u32) -> Result<(), E
     }
     let who = if others { "everyone on this machine" } else { "a group that weir does not run under" };
     let file = path.display();
-    Err(Error::new(
+    let error = if others { Error::new } else { Error::of_user };
+    Err(error(
         format!("the {what} {file} is open to {who} (mode {:04o})", mode & 0o7777),
         format!(
             "`chmod 600 {file}` where its owner runs weir, else `chgrp weir {file}` and `chmod 640 {file}`; \
@@ -114,7 +123,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::NotFound => {
             Error::new(format!("{file} is not there"), "install it, or correct its path in the configuration")
         }
-        io::ErrorKind::PermissionDenied => Error::new(
+        io::ErrorKind::PermissionDenied => Error::of_user(
             format!("weir may not read {file}"),
             format!("give it to the group that weir runs under: `chgrp weir {file}` and `chmod 640 {file}`"),
         ),

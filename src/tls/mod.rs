@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use x509_cert::Certificate;
@@ -66,7 +66,8 @@ impl Config {
     #[must_use]
     pub fn unfit(&self) -> Option<Error> {
         let no_clock = Now { unix: 0, trusted: false };
-        if self.absent().is_empty() { client(self, no_clock).err() } else { None }
+        let error = |read: ReadKey| client_by(self, no_clock, read).err();
+        if self.absent().is_empty() { whoever_asks(error) } else { None }
     }
 }
 
@@ -78,11 +79,17 @@ pub struct Error {
     pub what: String,
     /// What a person can do about it.
     pub hint: String,
+    /// Another user of this machine may find it right: who checks a file need not be who uses it.
+    pub of_user: bool,
 }
 
 impl Error {
     fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into() }
+        Self { what: what.into(), hint: hint.into(), of_user: false }
+    }
+
+    fn of_user(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { of_user: true, ..Self::new(what, hint) }
     }
 }
 
@@ -146,13 +153,28 @@ impl Client {
 /// Where a file is absent, unreadable, no PEM or holds something else; where others can read the key; where key and
 /// certificate are no pair; where the certificate is out of its dates.
 pub fn client(config: &Config, now: Now) -> Result<Client, Error> {
+    client_by(config, now, files::private_key)
+}
+
+/// How a private key is read.
+type ReadKey = fn(&Path) -> Result<PrivateKeyDer<'static>, Error>;
+
+/// What is wrong with files, as `error` says by how the key is read: where that is but the user's who asks, such as root's,
+/// whether anything else is wrong as well.
+fn whoever_asks(error: impl Fn(ReadKey) -> Option<Error>) -> Option<Error> {
+    let first = error(files::private_key)?;
+    let other = if first.of_user { error(files::private_key_of_any_group) } else { None };
+    Some(other.unwrap_or(first))
+}
+
+fn client_by(config: &Config, now: Now, read_key: ReadKey) -> Result<Client, Error> {
     let seen = config.seen();
     let hint = "ask whoever runs the broker for the CA certificate that signed the broker's";
     let (roots, authorities) = roots(&config.ca, hint)?;
     let chain = files::certificates(&config.cert)?;
     let certificate = leaf(&config.cert, &chain)?;
     let until = check_dates(&config.cert, &certificate, now)?;
-    let key = files::private_key(&config.key)?;
+    let key = read_key(&config.key)?;
     let refuse = |error| no_pair(&config.key, &config.cert, error);
     let mut client = ClientConfig::builder_with_provider(Arc::new(terms::provider(config.ciphers)))
         .with_protocol_versions(config.min_version.and_later())

@@ -12,7 +12,7 @@ use x509_cert::ext::pkix::ExtendedKeyUsage;
 
 use super::explain::or_clock;
 use super::shown::{Flaw, Whose, flaw};
-use super::{Error, Now, Seen, Version, files, leaf, no_pair, roots, terms, validity};
+use super::{Error, Now, ReadKey, Seen, Version, files, leaf, no_pair, roots, terms, validity, whoever_asks};
 
 /// The PEM files of a listener. With `ca` it takes only devices that show a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -35,16 +35,16 @@ impl Listening {
         files.filter(|(_, file)| !file.is_file()).collect()
     }
 
-    /// What is wrong with the files that are there, or looks wrong, with its key; `None` while one of them is not.
+    /// What is wrong with the files that are there; `None` while one of them is not.
     #[must_use]
-    pub fn unfit(&self) -> Option<(Option<&'static str>, Error)> {
-        if !self.absent().is_empty() {
-            return None;
-        }
-        match server(self) {
-            Ok(server) => server.doubt.map(|doubt| (Some("cert"), doubt)),
-            Err(error) => Some((None, error)),
-        }
+    pub fn unfit(&self) -> Option<Error> {
+        if self.absent().is_empty() { whoever_asks(|read| server_by(self, read).err()) } else { None }
+    }
+
+    /// What looks wrong with our certificate, though nobody but the devices can tell whether it is.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Error> {
+        if self.absent().is_empty() { server(self).ok()?.doubt } else { None }
     }
 
     /// How the files look now.
@@ -74,6 +74,10 @@ pub struct Server {
 /// Where a file is absent, unreadable, no PEM or holds something else; where others can read the key; where key and
 /// certificate are no pair.
 pub fn server(files: &Listening) -> Result<Server, Error> {
+    server_by(files, files::private_key)
+}
+
+fn server_by(files: &Listening, read_key: ReadKey) -> Result<Server, Error> {
     let seen = files.seen();
     let provider = Arc::new(terms::provider(None));
     let verifier = match &files.ca {
@@ -93,7 +97,7 @@ pub fn server(files: &Listening) -> Result<Server, Error> {
     let chain = files::certificates(&files.cert)?;
     let certificate = leaf(&files.cert, &chain)?;
     let (until, doubt) = (validity(&certificate).1, doubt(&files.cert, &certificate));
-    let key = files::private_key(&files.key)?;
+    let key = read_key(&files.key)?;
     let refuse = |error| no_pair(&files.key, &files.cert, error);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(Version::V12.and_later())

@@ -221,11 +221,19 @@ impl Config {
         }
     }
 
-    /// What is not there yet, or not fit for use, and may be mended later, as (key, what).
+    /// What is not there yet, or not for this user, and may come later, as (key, what).
     #[must_use]
     pub fn absent(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Mqtt(config) => config.absent(),
+        }
+    }
+
+    /// What is there and not fit for use until somebody mends it, as (key, what and what to do).
+    #[must_use]
+    pub fn unfit(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Mqtt(config) => config.unfit(),
         }
     }
 }

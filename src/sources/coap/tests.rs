@@ -76,7 +76,7 @@ fn an_address_that_this_machine_has_not_is_told_as_absent() {
     let absent = AnyConfig::CoapServer(config).absent();
     assert_eq!(
         absent,
-        [("listen", "this machine has no address 192.0.2.1 now: weir waits for it".to_owned())]
+        [("listen".into(), "this machine has no address 192.0.2.1 now: weir waits for it".to_owned())]
     );
 }
 

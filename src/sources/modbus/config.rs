@@ -202,9 +202,10 @@ impl Config {
         units
     }
 
-    /// The same with a map that was not there when the configuration was read, if it is there now.
+    /// The same with a map that was not there or unfit when the configuration was read, if it is right now.
     pub(super) fn with_map(&self) -> Result<Self, SourceError> {
-        let Some(map) = self.registers_file.as_ref().filter(|map| map.is_absent).map(Map::again) else {
+        let waits = |map: &&Map| map.is_absent || !self.unfit().is_empty();
+        let Some(map) = self.registers_file.as_ref().filter(waits).map(Map::again) else {
             return Ok(self.clone());
         };
         let what = map.path().to_owned();
@@ -215,7 +216,7 @@ impl Config {
             });
         }
         let complete = Self { registers_file: Some(map), ..self.clone() };
-        match complete.problems_of_devices().into_iter().next() {
+        match complete.unfit().into_iter().next() {
             None => Ok(complete),
             Some((_, cause)) => {
                 let hint = "`weir check` says all that is wrong".to_owned();

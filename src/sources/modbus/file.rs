@@ -48,6 +48,13 @@ impl Map {
         let text = match text(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self { is_absent: true, ..map },
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                map.problems.push(format!(
+                    "this user may not read {path}: make it readable by the user weir, as `sudo install -m 640 -g weir FILE {path}` \
+                     does"
+                ));
+                return map;
+            }
             Err(error) => {
                 map.problems.push(format!("{path} cannot be read: {error}"));
                 return map;
@@ -71,6 +78,11 @@ impl Map {
             map.problems.push(format!("{path} has no register: {help}"));
         }
         Self { registers, ..map }
+    }
+
+    /// The same file before it is there.
+    pub(super) fn absent(&self) -> Self {
+        Self { path: self.path.clone(), registers: Vec::new(), problems: Vec::new(), is_absent: true }
     }
 
     pub(super) fn path(&self) -> &str {

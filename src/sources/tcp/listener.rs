@@ -77,7 +77,7 @@ impl Listener {
         let what = || listen.to_string();
         let refused = |error: &io::Error| listen::refused(listen, error, Protocol::Tcp, PORT);
         let identity = config.tls.as_ref().map(|tls| Identity::read(tls, context)).transpose();
-        let identity = identity.map_err(|tls::Error { what: cause, hint }| SourceError::Refused {
+        let identity = identity.map_err(|tls::Error { what: cause, hint, .. }| SourceError::Refused {
             what: what(),
             cause,
             hint,

@@ -178,13 +178,24 @@ impl Config {
             "cert" => "tls.cert",
             _ => "tls.key",
         };
-        let unfit = |(key, error): (Option<_>, tls::Error)| (key.map_or("tls", path), error.to_string());
         let state = |file: &Path| if file.exists() { "is not a regular file" } else { "is not there yet" };
         let files = self.tls.iter().flat_map(tls::Listening::absent);
         let files = files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file))));
-        let unfit = self.tls.as_ref().and_then(tls::Listening::unfit).map(unfit);
         let listen = self.listen.map(listen::absent).unwrap_or_default();
-        listen.into_iter().chain(files).chain(unfit).collect()
+        let of_user =
+            self.identity_unfit().filter(|error| error.of_user).map(|error| ("tls", error.to_string()));
+        let doubt =
+            self.tls.as_ref().and_then(tls::Listening::doubt).map(|doubt| ("tls.cert", doubt.to_string()));
+        listen.into_iter().chain(files).chain(of_user).chain(doubt).collect()
+    }
+
+    /// What is wrong with the files of `tls` that are there.
+    pub(super) fn unfit(&self) -> Option<(&'static str, String)> {
+        self.identity_unfit().filter(|error| !error.of_user).map(|error| ("tls", error.to_string()))
+    }
+
+    fn identity_unfit(&self) -> Option<tls::Error> {
+        self.tls.as_ref().and_then(tls::Listening::unfit)
     }
 }
 

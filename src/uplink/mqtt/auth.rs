@@ -162,17 +162,23 @@ impl Auth {
         problems
     }
 
-    /// What is wrong with the file, which may be mended later.
+    /// That the file is not there, which may come later.
     pub(super) fn absent(&self) -> Option<(&'static str, String)> {
         let (key, path) = self.file();
+        (!path.exists()).then(|| (key, format!("{} is not there yet", path.display())))
+    }
+
+    /// What is wrong with the file, where it is there.
+    pub(super) fn unfit(&self) -> Option<(&'static str, tls::Error)> {
+        let (key, path) = self.file();
         if !path.exists() {
-            return Some((key, format!("{} is not there yet", path.display())));
+            return None;
         }
         let error = match self {
             Self::Password(password) => tls::secret(&password.password_file, "password", TEXT_MAX).err(),
             Self::Jwt(jwt) => Signer::read(&jwt.key, jwt.algorithm).err(),
         };
-        error.map(|error| (key, error.to_string()))
+        error.map(|error| (key, error))
     }
 }
 
@@ -209,10 +215,10 @@ mod tests {
             let Ok(login) = auth.login(&clock) else { panic!("refused") };
             assert_eq!((&*login.username, &*login.password, login.renew_in), ("gw", password, None));
         }
-        assert_eq!(auth.absent(), None);
+        assert_eq!((auth.absent(), auth.unfit()), (None, None));
         assert!(!format!("{auth:?}").contains("hunter"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(auth.absent().unwrap().1.contains("is open to everyone"));
+        assert!(auth.unfit().unwrap().1.what.contains("is open to everyone"));
     }
 
     #[test]

@@ -206,9 +206,23 @@ impl Config {
         let files = self.tls.iter().flat_map(tls::Config::absent);
         let state = |file: &Path| if file.exists() { "is not a regular file" } else { "is not there yet" };
         let absent = files.map(|(key, file)| (path(key), format!("{} {}", file.display(), state(file))));
-        let unfit = self.tls.as_ref().and_then(tls::Config::unfit).map(|error| ("tls", error.to_string()));
-        absent.chain(unfit).chain(self.auth.as_ref().and_then(Auth::absent)).collect()
+        let auth = self.auth.as_ref().and_then(Auth::absent);
+        absent.chain(auth).chain(self.errors().filter(|(_, error)| error.of_user).map(told)).collect()
     }
+
+    /// What is wrong with the files that are there.
+    pub(in crate::uplink) fn unfit(&self) -> Vec<(&'static str, String)> {
+        self.errors().filter(|(_, error)| !error.of_user).map(told).collect()
+    }
+
+    fn errors(&self) -> impl Iterator<Item = (&'static str, tls::Error)> {
+        let tls = self.tls.as_ref().and_then(tls::Config::unfit).map(|error| ("tls", error));
+        tls.into_iter().chain(self.auth.as_ref().and_then(Auth::unfit))
+    }
+}
+
+fn told((key, error): (&'static str, tls::Error)) -> (&'static str, String) {
+    (key, error.to_string())
 }
 
 /// Where the broker is, written `mqtts://host:port`, or `mqtt://host:port` to loopback.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Config, Device, Framing, REGISTERS_MAX, Target};
 use crate::model::{NAME_MAX, is_name};
 use crate::sources::modbus::bus::known_as;
+use crate::sources::modbus::file::Map;
 use crate::sources::modbus::register::{EVERY_MAX, EVERY_MIN, Register};
 use crate::sources::port;
 
@@ -36,15 +37,23 @@ impl Config {
         within("retries", self.retries <= RETRIES_MAX, "`retries` must be at most 10");
         within("pause", self.pause <= PAUSE_MAX, "`pause` must be at most 10s");
         within("max_gap", self.max_gap <= 2000, "`max_gap` must be at most 2000: no request reads more");
-        let file = self.registers_file.iter().flat_map(|map| &map.registers);
-        if (126..=2000).contains(&self.max_gap) && file.chain(&self.registers).any(|one| !one.table.is_bits())
-        {
-            let text =
-                "`max_gap` must be at most 125 where registers are read: no request reads more of them";
-            problems.push(("max_gap", text.to_owned()));
-        }
         let problems = problems.into_iter().map(|(key, text)| (key.into(), text));
-        problems.chain(self.problems_of_devices()).collect()
+        problems.chain(self.without_map().problems_of_devices()).collect()
+    }
+
+    /// What is wrong with the map in `registers_file`, in itself and with what else is written, where there is one.
+    pub(in crate::sources) fn unfit(&self) -> Vec<Problem> {
+        let Some(map) = self.registers_file.as_ref().filter(|map| !map.is_absent) else { return Vec::new() };
+        let told = |text: &String| ("registers_file".into(), format!("`registers_file`: {text}"));
+        let mut unfit: Vec<Problem> = map.problems.iter().map(told).collect();
+        let known = self.without_map().problems_of_devices();
+        unfit.extend(self.problems_of_devices().into_iter().filter(|problem| !known.contains(problem)));
+        unfit
+    }
+
+    /// The same before its map is there.
+    fn without_map(&self) -> Self {
+        Self { registers_file: self.registers_file.as_ref().map(Map::absent), ..self.clone() }
     }
 
     fn problems_of_line(&self) -> Vec<(&'static str, String)> {
@@ -92,19 +101,18 @@ impl Config {
         problems
     }
 
-    pub(super) fn problems_of_devices(&self) -> Vec<Problem> {
+    fn problems_of_devices(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = Vec::new();
-        if let Some(map) = &self.registers_file {
-            problems.extend(
-                map.problems
-                    .iter()
-                    .map(|problem| ("registers_file".into(), format!("`registers_file`: {problem}"))),
-            );
-            if self.devices.is_empty() {
-                let text =
-                    "`registers_file` needs `devices`, such as [{ device = \"meter-1\", unit_id = 1 }]";
-                problems.push(("registers_file".into(), text.to_owned()));
-            }
+        if self.registers_file.is_some() && self.devices.is_empty() {
+            let text = "`registers_file` needs `devices`, such as [{ device = \"meter-1\", unit_id = 1 }]";
+            problems.push(("registers_file".into(), text.to_owned()));
+        }
+        let file = self.registers_file.iter().flat_map(|map| &map.registers);
+        if (126..=2000).contains(&self.max_gap) && file.chain(&self.registers).any(|one| !one.table.is_bits())
+        {
+            let text =
+                "`max_gap` must be at most 125 where registers are read: no request reads more of them";
+            problems.push(("max_gap".into(), text.to_owned()));
         }
         let mut names = HashSet::new();
         for (index, Device { device, unit_id, timeout }) in self.devices.iter().enumerate() {
@@ -152,7 +160,7 @@ impl Config {
         }
         // The source's name is not known here, and no device can have an empty one.
         let units = self.units("");
-        let is_absent = self.registers_file.as_ref().is_some_and(|map| map.is_absent);
+        let waits = self.registers_file.as_ref().is_some_and(|map| map.is_absent || !map.problems.is_empty());
         let mut series = HashSet::new();
         for (unit, register) in
             units.iter().flat_map(|unit| unit.registers.iter().map(move |register| (unit, register)))
@@ -172,7 +180,7 @@ impl Config {
                 format!("{} registers in all: at most {REGISTERS_MAX} are possible", series.len()),
             ));
         }
-        if units.is_empty() && problems.is_empty() && !is_absent {
+        if units.is_empty() && problems.is_empty() && !waits {
             let text = "a source of type \"modbus\" needs `registers`, or a `registers_file` with `devices`";
             problems.push(("type".into(), text.to_owned()));
         }
@@ -187,10 +195,12 @@ impl Config {
             .then(|| format!("`unit_id` {unit_id} must lie within 1 and 247"))
     }
 
-    pub(in crate::sources) fn absent(&self) -> Vec<(&'static str, String)> {
-        let mut absent = self.port.as_deref().map(port::absent).unwrap_or_default();
+    pub(in crate::sources) fn absent(&self) -> Vec<Problem> {
+        let port = self.port.as_deref().map(port::absent).unwrap_or_default();
+        let mut absent: Vec<Problem> = port.into_iter().map(|(key, text)| (key.into(), text)).collect();
         if let Some(map) = self.registers_file.as_ref().filter(|map| map.is_absent) {
-            absent.push(("registers_file", format!("`{}` is not there: weir waits for it", map.path())));
+            absent
+                .push(("registers_file".into(), format!("`{}` is not there: weir waits for it", map.path())));
         }
         if !self.devices.is_empty() {
             absent.extend(self.registers.iter().filter_map(|register| self.nameless(register)));
@@ -199,7 +209,7 @@ impl Config {
     }
 
     /// What becomes of a register that names a unit and no device, where `devices` does not have that unit.
-    fn nameless(&self, register: &Register) -> Option<(&'static str, String)> {
+    fn nameless(&self, register: &Register) -> Option<Problem> {
         let unit_id = register
             .unit_id
             .filter(|unit_id| register.device.is_none() && self.listed(*unit_id).next().is_none())?;
@@ -207,7 +217,7 @@ impl Config {
             "register `{}` names no `device`, and `unit_id` {unit_id} is not in `devices`: its device is called as the source",
             register.metric
         );
-        Some(("registers", text))
+        Some(("registers".into(), text))
     }
 
     /// The key in which two sources differ that are on one line, which cannot be.

@@ -104,11 +104,6 @@ fn what_does_not_go_together_is_a_problem_at_its_key() {
             "registers.0.unit_id",
             "within 1 and 247",
         ),
-        (
-            "port = 'p'\nregisters_file = '/dev/null'\ndevices = [{ device = 'a', unit_id = 1 }]".to_owned(),
-            "registers_file",
-            "not a regular file",
-        ),
     ] {
         let problems = problems(&toml);
         assert!(
@@ -131,7 +126,7 @@ fn a_map_that_is_not_there_may_come_later() {
     let devices = "devices = [{ device = 'a', unit_id = 1 }]";
     let config = config(&format!("port = '/dev/null'\nregisters_file = '{}'\n{devices}", path.display()));
     assert_eq!(config.problems(), []);
-    assert_eq!(config.absent().iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["registers_file"]);
+    assert_eq!(config.absent().iter().map(|(key, _)| &**key).collect::<Vec<_>>(), ["registers_file"]);
     let missing = config.with_map().unwrap_err().to_string();
     assert!(missing.contains("map.csv is not there"), "{missing}");
     std::fs::write(&path, "metric,address\nv,zero\n").unwrap();
@@ -142,6 +137,43 @@ fn a_map_that_is_not_there_may_come_later() {
     );
     std::fs::write(&path, "metric,address\nv,0\n").unwrap();
     assert_eq!(config.with_map().unwrap().units("s")[0].registers.len(), 1);
+}
+
+#[test]
+fn a_wrong_map_is_unfit_keeps_nobody_else_waiting_and_is_read_again_until_it_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("map.csv");
+    let with = |map: &str, rest: &str| {
+        std::fs::write(&path, map).unwrap();
+        let devices = "devices = [{ device = 'a', unit_id = 1 }]";
+        config(&format!("port = 'p'\nregisters_file = '{}'\n{devices}\n{rest}", path.display()))
+    };
+    for (map, rest, words) in [
+        ("metric,address\nv,zero\nw,0\n", "", "line 2, column 3: `address` must be a whole number"),
+        ("metric,address\nv,0\nv,1\n", "", "`metric` `v` of a is there twice"),
+        ("metric,address\nv,0\n", "registers = [{ metric = 'v', address = 1 }]", "`v` of a is there twice"),
+        ("metric,address\nv,0\n", "max_gap = 126", "at most 125 where registers are read"),
+        ("metric,address\n", "", "has no register"),
+    ] {
+        let config = with(map, rest);
+        assert_eq!(config.problems(), [], "{map}");
+        let unfit = config.unfit();
+        assert!(unfit.len() == 1 && unfit[0].1.contains(words), "{map}: {unfit:?}");
+        let refused = config.with_map().unwrap_err();
+        assert!(matches!(&refused, SourceError::Refused { cause, .. } if cause.contains(words)), "{refused}");
+    }
+    let config = with("metric,address\nv,zero\n", "");
+    std::fs::write(&path, "metric,address\nv,0\n").unwrap();
+    let right = config.with_map().unwrap();
+    assert_eq!((right.units("s")[0].registers.len(), right.unfit()), (1, Vec::new()));
+    let pipe = "registers_file = '/dev/null'\ndevices = [{ device = 'a', unit_id = 1 }]\nport = 'p'";
+    let unfit = toml::from_str::<Config>(pipe).unwrap().unfit();
+    assert!(unfit.len() == 1 && unfit[0].1.contains("not a regular file"), "{unfit:?}");
+    // What the table itself says wrongly stays an error, with whatever map.
+    let both = with("metric,address\nv,zero\n", "registers = [{ device = 'b', metric = 'x', address = 0 }]");
+    let (problems, unfit) = (both.problems(), both.unfit());
+    assert!(problems.len() == 1 && problems[0].0 == "registers.0.device", "{problems:?}");
+    assert!(unfit.len() == 1 && unfit[0].1.contains("map.csv"), "{unfit:?}");
 }
 
 #[test]
