@@ -151,28 +151,51 @@ fn a_mistake_in_one_of_several_brokers_is_marked_where_it_stands() {
     assert!(said.contains("a whole number from 1 to 4294967295, not 5000000000"), "{said}");
 }
 
-#[test]
-fn a_directory_that_this_user_cannot_use_is_a_warning() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let (binary, mine) = (directory.path().join("weir"), directory.path().join("mine"));
+/// `weir check` of weir.toml in `directory`, by a user who may not do everything.
+fn check_by_nobody(directory: &Path) -> Output {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = directory.join("weir");
     // Another process copies it: a thread that starts a program meanwhile would leave this one's file open for writing.
     let copied = std::process::Command::new("cp")
         .args([env!("CARGO_BIN_EXE_weir").as_ref(), binary.as_os_str()])
         .status();
     assert!(copied.unwrap().success());
+    let mut command = std::process::Command::new(&binary);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    command.current_dir(directory).args(["check", "--config", "weir.toml"]).output().unwrap()
+}
+
+#[test]
+fn a_map_that_may_not_be_read_says_how_it_is_made_readable() {
+    let directory = tempfile::tempdir().unwrap();
+    let map = directory.path().join("map.csv");
+    fs::write(&map, "metric,address\nv,0\n").unwrap();
+    fs::set_permissions(&map, fs::Permissions::from_mode(0o000)).unwrap();
+    let toml = "[gateway]\nid = 'gw'\n[sources.meters]\ntype = 'modbus'\naddress = '127.0.0.1:502'\nregisters_file = 'map.csv'\n\
+                devices = [{ device = 'a', unit_id = 1 }]\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://localhost'\n";
+    fs::write(directory.path().join("weir.toml"), toml).unwrap();
+    let output = check_by_nobody(directory.path());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for part in
+        ["weir.toml:6:18", "this user may not read map.csv", "sudo install -m 640 -g weir FILE map.csv"]
+    {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+}
+
+#[test]
+fn a_directory_that_this_user_cannot_use_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let mine = directory.path().join("mine");
     fs::create_dir(&mine).unwrap();
     fs::set_permissions(&mine, fs::Permissions::from_mode(0o500)).unwrap();
     let toml = "[gateway]\nid = 'gw'\nstate_dir = 'mine'\nruntime_dir = 'mine/run'\n[sources.hall]\n\
                 type = 'simulated'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://localhost'\n";
     fs::write(directory.path().join("weir.toml"), toml).unwrap();
-    let mut command = std::process::Command::new(&binary);
-    if rustix::process::geteuid().is_root() {
-        // Root may do everything.
-        command.uid(65_534).gid(65_534);
-    }
-    let output =
-        command.current_dir(directory.path()).args(["check", "--config", "weir.toml"]).output().unwrap();
+    let output = check_by_nobody(directory.path());
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     for part in ["weir.toml:3:13", "this user may not write to mine", "weir.toml:4:15", "may not make it"] {
