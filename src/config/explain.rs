@@ -20,7 +20,7 @@ impl<'f> Table<'f> {
         let span = tree::get(rest, path).map_or_else(|| self.node.span(), |(_, table)| table.span());
         let within =
             name(path).map_or_else(|| self.title.clone(), |name| format!("{name} of {}", self.title));
-        findings.absence(span, format!("`{key}` is missing in {within}"), None);
+        findings.absence(span, format!("`{key}` is missing in {within}"), words::example(key));
     }
 
     /// Reports what is wrong at `path`.

@@ -67,11 +67,22 @@ fn wanted(expected: &str) -> String {
     words.to_owned()
 }
 
+/// What `key`, which is missing, may look like, where its name does not tell.
+pub(super) fn example(key: &str) -> Option<String> {
+    (key == "decode").then(|| {
+        "write for instance decode = { type = \"json\" }, or decode = { type = \"text\", metric = \"temperature\" } for a number \
+         a line"
+            .to_owned()
+    })
+}
+
 /// What a stage says of a key, with the key's name where it does not say it itself.
 pub(super) fn about(key: &str, text: String) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     // What is wrong with a whole table is told at its `type`, and is not about the `type`.
-    let named = name == "type" || text.contains(&format!("`{name}`"));
+    // Nor does the number of an item in a list tell anybody anything.
+    let numbered = name.parse::<usize>().is_ok();
+    let named = numbered || name == "type" || text.contains(&format!("`{name}`"));
     if named { text } else { format!("`{name}`: {text}") }
 }
 
@@ -144,6 +155,13 @@ mod tests {
             Complaint::Unfit("a whole number from 1 to 4294967295".into())
         );
         assert_eq!(Complaint::read("a pattern needs"), Complaint::Other("a pattern needs"));
+    }
+
+    #[test]
+    fn a_key_is_named_once_and_the_number_of_an_item_never() {
+        assert_eq!(about("tls.key", "is open".into()), "`key`: is open");
+        assert_eq!(about("tls.key", "`key` is open".into()), "`key` is open");
+        assert_eq!(about("registers.5", "register `z` is wrong".into()), "register `z` is wrong");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::register::Register;
 use csv::csv;
-use keys::register;
+use keys::{NEEDED, register};
 
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -61,6 +61,12 @@ impl Map {
             }
         };
         let is_csv = path.rsplit('.').next().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
+        if !is_csv && is_like_csv(&text) {
+            map.problems.push(format!(
+                "{path} looks like CSV and is read as TOML: what is CSV needs a name that ends in `.csv`"
+            ));
+            return map;
+        }
         let (registers, wrong) = if is_csv { csv(&text) } else { toml(&text) };
         let told = |Wrong { line, column, text }| format!("{path}, line {line}, column {column}: {text}");
         let more = wrong.len().saturating_sub(MOST);
@@ -93,6 +99,15 @@ impl Map {
     pub(super) fn again(&self) -> Self {
         Self::read(&self.path)
     }
+}
+
+/// Whether a text that should be TOML begins as a map in CSV does.
+fn is_like_csv(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let is_header = |line: &str| {
+        line.contains([',', ';']) && !line.contains(['=', '[']) && NEEDED.iter().any(|key| line.contains(key))
+    };
+    lines.next().is_some_and(is_header)
 }
 
 fn text(path: &str) -> io::Result<String> {
@@ -245,6 +260,19 @@ mod tests {
         for key in unknown.split('`').skip(3).step_by(2).filter(|key| !["device", "unit_id"].contains(key)) {
             assert!(KEYS.iter().any(|(known, _)| *known == key), "{key}");
         }
+    }
+
+    #[test]
+    fn csv_under_another_name_is_told_once_with_what_the_name_must_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map.txt");
+        for map in ["metric,address\nv,0\nw,1\n", "# a map\n\n\"metric\";\"adress\"\nv;0\n"] {
+            std::fs::write(&path, map).unwrap();
+            let problems = Map::read(path.to_str().unwrap()).problems;
+            assert!(problems.len() == 1 && problems[0].contains("ends in `.csv`"), "{problems:?}");
+        }
+        std::fs::write(&path, "[[registers]]\nmetric = 'a,b'\naddress = 0\n").unwrap();
+        assert_eq!(Map::read(path.to_str().unwrap()).problems, Vec::<String>::new());
     }
 
     #[test]
