@@ -243,6 +243,11 @@ impl<'f> Reader<'f, '_> {
         let findings = &mut self.findings;
         for (index, one) in sources.iter().enumerate() {
             for other in &sources[index + 1..] {
+                let (first, second) = in_file_order(one, other);
+                let alike = first.config.reads_as_well(&first.name, &second.config, &second.name);
+                if let Some((key, text)) = alike {
+                    findings.warning(second.table.span(key), text);
+                }
                 let (clash, differs) = (one.config.clash(&other.config), one.config.differs(&other.config));
                 let Some(key) = clash.or(differs) else { continue };
                 let mut places = [(&one.name, one.table.span(key)), (&other.name, other.table.span(key))];
@@ -376,6 +381,13 @@ impl<'f> Reader<'f, '_> {
             })
             .collect()
     }
+}
+
+fn in_file_order<'s, 'f>(
+    one: &'s ReadSource<'f>,
+    other: &'s ReadSource<'f>,
+) -> (&'s ReadSource<'f>, &'s ReadSource<'f>) {
+    if one.table.node.span().start <= other.table.node.span().start { (one, other) } else { (other, one) }
 }
 
 /// What a stage read, whose `type` has been found among those that it knows.

@@ -241,7 +241,8 @@ fn two_modbus_sources_may_share_a_line_whose_settings_they_agree_on() {
     let source = |name: &str, more: &str| {
         format!(
             "[sources.{name}]\ntype = 'modbus'\nport = '/dev/null'\n{more}\n\
-             registers = [{{ unit_id = 1, metric = 'v', address = 0 }}]\n"
+             registers = [{{ device = '{name}', unit_id = {}, metric = 'v', address = 0 }}]\n",
+            name.as_bytes()[0]
         )
     };
     let rest = "[gateway]\nid = 'gw'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n";
@@ -254,6 +255,51 @@ fn two_modbus_sources_may_share_a_line_whose_settings_they_agree_on() {
     let serial = "[sources.c]\ntype = 'serial'\nport = '/dev/null'\ndecode = { type = 'json' }\n";
     let Err(told) = file(&(source("a", "") + serial + rest)) else { panic!("accepted") };
     assert_eq!(told, ["8:8 `port` of source c is taken by source a"]);
+}
+
+#[test]
+fn what_is_hardly_meant_so_is_told_where_it_stands_and_read_all_the_same() {
+    let told = |source: &str| -> Vec<String> {
+        let rest = "[gateway]\nid = 'gw'\nstate_dir = '/tmp'\nruntime_dir = '/tmp'\n[uplink]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1883'\n";
+        let warnings = file(&format!("{source}{rest}")).unwrap().warnings;
+        let told = warnings.iter().map(|(problem, at)| format!("{:?} {}", at.unwrap(), problem.text));
+        told.collect()
+    };
+    let meters = |name: &str, device: &str| {
+        format!(
+            "[sources.{name}]\ntype = 'modbus'\nport = '/dev/null'\ndevices = [{{ device = '{device}', unit_id = 1 }}]\n\
+             registers = [{{ metric = 'v', address = 0 }}]\n"
+        )
+    };
+    let said = told(&(meters("a", "m") + &meters("b", "n")));
+    assert!(
+        said.len() == 1 && said[0].starts_with("(8, 8) sources a and b read one device, `unit_id` 1"),
+        "{said:?}"
+    );
+    let said = told(&meters("a", "m").replace("= 0", "= 40007"));
+    assert!(said.len() == 1 && said[0].starts_with("(5, 40) register `v` has `address` 40007"), "{said:?}");
+
+    let binary = "decode = { type = 'binary', fields = [{ metric = 'v', from = { at = 0, type = 'u16', endian = 'big' } }] }\n";
+    for source in ["type = 'serial'\nport = '/dev/null'\n", "type = 'tcp'\nconnect = 'h:1'\n"] {
+        for framing in ["", "framing = { type = 'lines' }\n"] {
+            let said = told(&format!("[sources.a]\n{source}{binary}{framing}"));
+            assert!(
+                said.len() == 1 && said[0].starts_with("(4, 10) `decode` is binary and `framing`"),
+                "{said:?}"
+            );
+        }
+        let framing = "framing = { type = 'fixed', length = 2 }\n";
+        assert_eq!(told(&format!("[sources.a]\n{source}{binary}{framing}")), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_decoder_that_is_missing_comes_with_an_example() {
+    let source = "[sources.a]\ntype = 'serial'\nport = '/dev/null'\n";
+    let problems = reader::read(Path::new("weir.toml"), source.to_owned(), &nothing).unwrap_err();
+    let (missing, _) =
+        problems.iter().find(|(problem, _)| problem.text.starts_with("`decode` is missing")).unwrap();
+    assert!(missing.help.as_ref().unwrap().contains("decode = { type = \"json\" }"), "{missing:?}");
 }
 
 #[test]

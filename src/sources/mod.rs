@@ -195,6 +195,20 @@ impl Config {
         }
     }
 
+    /// What both read of one device, where both are on one line and call it differently: at which key, and what.
+    #[must_use]
+    pub fn reads_as_well(
+        &self,
+        name: &str,
+        other: &Self,
+        other_name: &str,
+    ) -> Option<(&'static str, String)> {
+        match (self, other) {
+            (Self::Modbus(one), Self::Modbus(other)) => one.reads_as_well(name, other, other_name),
+            _ => None,
+        }
+    }
+
     /// What to look at where nothing comes in.
     #[must_use]
     pub fn where_to_look(&self) -> &'static str {

@@ -91,7 +91,8 @@ impl Config {
     }
 
     pub(super) fn absent(&self) -> Vec<(&'static str, String)> {
-        port::absent(&self.port)
+        let doubtful = stream::doubtful(&self.framing, &self.decode);
+        port::absent(&self.port).into_iter().chain(doubtful).collect()
     }
 }
 

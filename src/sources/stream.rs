@@ -49,6 +49,14 @@ pub(super) fn problems(framing: &framing::Config, decode: &decode::Config) -> Ve
     problems
 }
 
+/// What is hardly meant so, as (key, what and what to do).
+pub(super) fn doubtful(framing: &framing::Config, decode: &decode::Config) -> Option<(&'static str, String)> {
+    let (framing::Config::Lines(_), decode::Config::Binary(_)) = (framing, decode) else { return None };
+    let text = "`decode` is binary and `framing` is \"lines\", as where it is left out: frames would be cut at each byte 0a, a \
+                line end: say how frames are found, such as framing = { type = \"fixed\", length = 8 }";
+    Some(("decode", text.to_owned()))
+}
+
 impl Stream {
     /// Whether it is between two frames, so that a silence means nothing.
     pub(super) fn rests(&self) -> bool {

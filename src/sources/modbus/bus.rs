@@ -52,7 +52,7 @@ impl Ports {
 }
 
 /// Whether what comes on the one may have been asked for on the other, whatever the speed.
-fn is_one_line(one: &Target, other: &Target) -> bool {
+pub(super) fn is_one_line(one: &Target, other: &Target) -> bool {
     match (one, other) {
         (Target::Serial(one, _), Target::Serial(other, _)) => one == other,
         _ => one == other,

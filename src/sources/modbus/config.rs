@@ -1,5 +1,7 @@
-//! What the table of a Modbus source says. `problems` has what may be wrong with it.
+//! What the table of a Modbus source says. `problems` has what may be wrong with it, `doubtful` what is told and does not
+//! keep it from running.
 
+mod doubtful;
 mod problems;
 
 use std::sync::Arc;

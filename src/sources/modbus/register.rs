@@ -253,6 +253,11 @@ pub enum NoValue {
 }
 
 impl Register {
+    /// Whether both are the same value of one device, however it is called.
+    pub(super) fn is_read_as(&self, other: &Self) -> bool {
+        (self.table, self.address, self.kind) == (other.table, other.address, other.kind)
+    }
+
     /// How many registers, or bits, it takes.
     #[must_use]
     pub fn width(&self) -> u16 {

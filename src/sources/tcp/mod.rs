@@ -186,7 +186,8 @@ impl Config {
             self.identity_unfit().filter(|error| error.of_user).map(|error| ("tls", error.to_string()));
         let doubt =
             self.tls.as_ref().and_then(tls::Listening::doubt).map(|doubt| ("tls.cert", doubt.to_string()));
-        listen.into_iter().chain(files).chain(of_user).chain(doubt).collect()
+        let doubtful = stream::doubtful(&self.framing, &self.decode);
+        listen.into_iter().chain(files).chain(of_user).chain(doubt).chain(doubtful).collect()
     }
 
     /// What is wrong with the files of `tls` that are there.

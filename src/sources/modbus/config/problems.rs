@@ -1,4 +1,4 @@
-//! What is wrong with the table of a Modbus source, key by key and across keys, and what is not there yet.
+//! What is wrong with the table of a Modbus source, key by key and across keys.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,7 +8,7 @@ use super::{Config, Device, Framing, REGISTERS_MAX, Target};
 use crate::model::{NAME_MAX, is_name};
 use crate::sources::modbus::bus::known_as;
 use crate::sources::modbus::file::Map;
-use crate::sources::modbus::register::{EVERY_MAX, EVERY_MIN, Register};
+use crate::sources::modbus::register::{EVERY_MAX, EVERY_MIN};
 use crate::sources::port;
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -193,31 +193,6 @@ impl Config {
         let serial = self.port.is_some() || self.framing == Some(Framing::Rtu);
         (serial && !(1..=247).contains(&unit_id))
             .then(|| format!("`unit_id` {unit_id} must lie within 1 and 247"))
-    }
-
-    pub(in crate::sources) fn absent(&self) -> Vec<Problem> {
-        let port = self.port.as_deref().map(port::absent).unwrap_or_default();
-        let mut absent: Vec<Problem> = port.into_iter().map(|(key, text)| (key.into(), text)).collect();
-        if let Some(map) = self.registers_file.as_ref().filter(|map| map.is_absent) {
-            absent
-                .push(("registers_file".into(), format!("`{}` is not there: weir waits for it", map.path())));
-        }
-        if !self.devices.is_empty() {
-            absent.extend(self.registers.iter().filter_map(|register| self.nameless(register)));
-        }
-        absent
-    }
-
-    /// What becomes of a register that names a unit and no device, where `devices` does not have that unit.
-    fn nameless(&self, register: &Register) -> Option<Problem> {
-        let unit_id = register
-            .unit_id
-            .filter(|unit_id| register.device.is_none() && self.listed(*unit_id).next().is_none())?;
-        let text = format!(
-            "register `{}` names no `device`, and `unit_id` {unit_id} is not in `devices`: its device is called as the source",
-            register.metric
-        );
-        Some(("registers".into(), text))
     }
 
     /// The key in which two sources differ that are on one line, which cannot be.

@@ -35,8 +35,8 @@ fn registers_without_a_device_are_read_of_all_and_others_of_their_own() {
     );
     assert_eq!(config.problems(), []);
     let said = config.absent();
-    let words = "register `y` names no `device`, and `unit_id` 4 is not in `devices`";
-    assert!(said.iter().any(|(key, text)| *key == "registers" && text.contains(words)), "{said:?}");
+    let words = "register `y` of `unit_id` 4 names no `device`, and it is not in `devices`";
+    assert!(said.iter().any(|(key, text)| *key == "registers.3.unit_id" && text.contains(words)), "{said:?}");
     assert!(!said.iter().any(|(_, text)| text.contains("`z`")), "{said:?}");
     let units: Vec<_> = config
         .units("s")
@@ -174,6 +174,88 @@ fn a_wrong_map_is_unfit_keeps_nobody_else_waiting_and_is_read_again_until_it_is_
     let (problems, unfit) = (both.problems(), both.unfit());
     assert!(problems.len() == 1 && problems[0].0 == "registers.0.device", "{problems:?}");
     assert!(unfit.len() == 1 && unfit[0].1.contains("map.csv"), "{unfit:?}");
+}
+
+/// What is told and keeps nothing from running, but for what is not there.
+fn doubtful(toml: &str) -> Vec<Problem> {
+    let config = config(&format!("address = 'h:1'\n{toml}"));
+    assert_eq!((config.problems(), config.unfit()), (Vec::new(), Vec::new()), "{toml}");
+    config.absent()
+}
+
+#[test]
+fn a_device_that_is_called_as_the_source_is_told_once_for_each_unit() {
+    let said = doubtful(
+        "registers = [{ unit_id = 7, metric = 'p', address = 0 }, { unit_id = 7, metric = 'q', address = 1 },\n\
+         { unit_id = 8, device = 'd', metric = 'p', address = 0 }]",
+    );
+    assert!(said.len() == 1 && said[0].0 == "registers.0.unit_id", "{said:?}");
+    assert!(said[0].1.contains("its device is called as the source"), "{said:?}");
+}
+
+#[test]
+fn one_device_under_two_names_is_told() {
+    let devices = "devices = [{ device = 'm', unit_id = 1 }, { device = 'n', unit_id = 1 }]\n";
+    let said = doubtful(&format!("{devices}registers = [{{ metric = 'v', address = 0 }}]"));
+    assert!(said.len() == 1 && said[0].0 == "devices.1.unit_id", "{said:?}");
+    assert!(said[0].1.starts_with("`m` and `n` are one device, as both have `unit_id` 1"), "{said:?}");
+    let own = |one: &str, other: &str| {
+        doubtful(&format!(
+            "registers = [{{ device = 'm', unit_id = 1, metric = 'v', {one} }}, {{ device = 'n', unit_id = 1, metric = 'v', {other} }}]"
+        ))
+    };
+    let said = own("address = 4", "address = 4, scale = 0.1");
+    assert!(said.len() == 1 && said[0].0 == "registers.1.unit_id", "{said:?}");
+    // The parts of one device may well have names of their own.
+    assert_eq!(own("address = 4", "address = 5"), []);
+    assert_eq!(own("address = 4, bit = 0", "address = 4, bit = 1"), []);
+    assert_eq!(own("address = 4", "address = 4, table = 'input'"), []);
+}
+
+#[test]
+fn one_device_under_two_names_is_told_of_two_sources_as_well() {
+    let source = |line: &str, device: &str, address: u16| {
+        config(&format!(
+            "{line}\nregisters = [{{ device = '{device}', unit_id = 1, metric = 'v', address = {address} }}]"
+        ))
+    };
+    let one = source("address = 'h:1'", "m", 0);
+    let (key, text) = one.reads_as_well("a", &source("address = 'h:1'", "n", 0), "b").unwrap();
+    assert_eq!(key, "address");
+    assert!(
+        text.starts_with("sources a and b read one device, `unit_id` 1 on one line, as `m` and as `n`"),
+        "{text}"
+    );
+    assert_eq!(one.reads_as_well("a", &source("address = 'h:1'", "n", 1), "b"), None);
+    assert_eq!(one.reads_as_well("a", &source("address = 'h:2'", "n", 0), "b"), None);
+    assert_eq!(one.reads_as_well("a", &source("port = 'p'", "n", 0), "b"), None);
+}
+
+#[test]
+fn an_address_as_manuals_count_them_is_told_once_with_what_to_write() {
+    let told = |registers: &str| {
+        let registers = registers.replace("{ ", "{ device = 'd', unit_id = 1, ");
+        doubtful(&format!("registers = [{registers}]"))
+    };
+    let said = told(
+        "{ metric = 'u', address = 1 }, { metric = 'v', address = 40001 }, { metric = 'w', address = 40002 }",
+    );
+    assert!(said.len() == 1 && said[0].0 == "registers.1.address", "{said:?}");
+    let words = "register `v` has `address` 40001: if the manual calls it 40001, write table = \"holding\", address = 0";
+    assert!(said[0].1.starts_with(words), "{said:?}");
+    for (register, words) in [
+        ("{ metric = 'v', address = 30010 }", "table = \"input\", address = 9;"),
+        ("{ metric = 'v', table = 'input', address = 39999 }", "table = \"input\", address = 9998;"),
+        ("{ metric = 'v', table = 'discrete', address = 10001 }", "table = \"discrete\", address = 0;"),
+    ] {
+        let said = told(register);
+        assert!(said.len() == 1 && said[0].1.contains(words), "{said:?}");
+    }
+    for register in
+        ["address = 10001", "address = 40000", "address = 50000", "table = 'coil', address = 10001"]
+    {
+        assert_eq!(told(&format!("{{ metric = 'v', {register} }}")), [], "{register}");
+    }
 }
 
 #[test]
