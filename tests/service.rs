@@ -332,8 +332,7 @@ fn a_wrong_map_of_registers_keeps_its_source_alone_waiting_until_it_is_mended() 
     let systemd = Systemd::of(&mut site);
     site.agent.start().unwrap();
     assert!(systemd.hears_of_a_change().starts_with("READY=1\n"));
-    site.agent.wait_for("line 2, column 3: `address` must be a whole number").unwrap();
-    site.agent.wait_for("cannot open ").unwrap();
+    site.agent.wait_for(&format!("WARN cannot open {}: ", map.display())).unwrap();
     let mut device = line.device().unwrap();
     writeln!(device, "{{\"n\": 1}}").unwrap();
     site.data("the other source delivers", |messages| messages.len() == 1);
