@@ -272,3 +272,50 @@ async fn what_a_driver_cannot_do_is_told_where_it_matters() {
     pty.write_all(b"{\"t\":1}\n").unwrap();
     assert_eq!(values(&mut source, 1).await.len(), 1);
 }
+
+/// The lines that are logged while it is there.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_tells_once_that_nothing_has_come_since_the_port_was_opened() {
+    let log = Log::default();
+    let to = log.clone();
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish(),
+    );
+    let said = || String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let mut pty = Pty::open().unwrap();
+    let mut source = open(&pty, &context()).await;
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(Duration::from_secs(179), source.next()).await.is_err());
+    assert_eq!(said(), "");
+    for _ in 0..2 {
+        assert!(tokio::time::timeout(hour, source.next()).await.is_err());
+        assert_eq!(said().lines().count(), 1, "{}", said());
+    }
+    assert!(said().contains(" INFO ") && said().contains("nothing has come in the 3m"), "{}", said());
+    assert!(said().contains("check the wiring"), "{}", said());
+
+    // Where something has come, it is not told, whatever that was; nor where each request tells.
+    drop(source);
+    let mut source = open(&pty, &context()).await;
+    pty.write_all(b"\xff").unwrap();
+    let _ = tokio::time::timeout(hour, source.next()).await;
+    drop(source);
+    let polled = with(pty.port(), "poll = { every = '1h', write = '?' }");
+    let mut source = Serial::open(&polled, &context()).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(600), source.next()).await;
+    let told = said().lines().filter(|line| line.contains("nothing has come")).count();
+    assert_eq!(told, 1, "{}", said());
+}

@@ -9,6 +9,7 @@ pub mod coap;
 pub mod decode;
 mod dial;
 mod excerpt;
+mod frameless;
 pub mod framing;
 mod listen;
 pub mod modbus;
@@ -219,10 +220,7 @@ impl Config {
             Self::Modbus(_) => {
                 "check the wiring (swapped A and B, a missing ground or resistor at the line's ends), `baud`, `parity` and `unit_id`"
             }
-            Self::Serial(_) => {
-                "check the wiring (swapped A and B, or RX and TX, a missing ground), `baud` and `parity`, and that the device \
-                 sends by itself"
-            }
+            Self::Serial(_) => serial::WHERE_TO_LOOK,
             Self::Simulated(_) => "check `every`",
             Self::Tcp(config) => config.where_to_look(),
         }

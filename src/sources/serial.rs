@@ -23,6 +23,7 @@ use super::stream::{self, Reader, Stream};
 use super::uart::{self, Errors, Rs485};
 use super::{Batch, Context, Source, SourceError, decode, framing};
 use crate::model::{NAME_MAX, Readings, Stamp, is_name};
+use crate::units;
 
 /// A source of `type = "serial"`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -108,12 +109,22 @@ pub struct Serial {
     context: Context,
     /// When the last bytes came.
     came: Stamp,
+    /// When it will be told that nothing has come at all, until then or until something comes. Where it asks, every request
+    /// tells.
+    mute: Option<Duration>,
     /// What the driver had counted at the last look, and when that was; `None` where it does not count.
     counted: Option<(Errors, Duration)>,
 }
 
 /// What the kernel hands over at once at most (the line discipline's buffer).
 const READ: usize = 4096;
+
+/// After so long without any byte since the port was opened, the log tells.
+const MUTE: Duration = Duration::from_secs(180);
+
+/// What to look at where nothing comes in.
+pub(super) const WHERE_TO_LOOK: &str = "check the wiring (swapped A and B, or RX and TX, a missing ground), `baud` and \
+                                        `parity`, and that the device sends by itself";
 
 /// How often the driver is asked what it has counted, at most.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -143,6 +154,7 @@ impl Source for Serial {
             reader,
             poll: config.poll.as_ref().map(|poll| Poll::new(poll, came.monotonic)),
             context: context.clone(),
+            mute: config.poll.is_none().then(|| came.monotonic + MUTE),
             came,
         })
     }
@@ -177,7 +189,7 @@ impl Serial {
     async fn wait(&mut self, wake: Option<Duration>) -> Result<Readings, SourceError> {
         let idle =
             self.reader.idle_gap().filter(|_| !self.stream.rests()).map(|gap| self.came.monotonic + gap);
-        let first = idle.into_iter().chain(wake).min();
+        let first = idle.into_iter().chain(wake).chain(self.mute).min();
         let clock = self.context.clock.clone();
         let timer = async {
             match first {
@@ -203,6 +215,15 @@ impl Serial {
                 let frames = self.reader.silence(&mut self.stream, &mut readings);
                 self.answered(frames);
             }
+            None if self.mute.is_some() && self.mute == first => {
+                self.mute = None;
+                let source = &*self.context.name;
+                tracing::info!(
+                    source,
+                    "nothing has come in the {} since the port was opened: {WHERE_TO_LOOK}",
+                    units::show(MUTE)
+                );
+            }
             None => {}
         }
         Ok(readings)
@@ -211,6 +232,7 @@ impl Serial {
     /// What becomes of the first bytes in the buffer, which have just come.
     fn take(&mut self, length: usize) -> Readings {
         self.came = self.context.clock.now();
+        self.mute = None;
         self.count();
         let mut readings = Readings::new(self.came);
         if self.poll.as_ref().is_some_and(|poll| !poll.is_asked()) {

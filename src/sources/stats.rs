@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Tap, excerpt};
+use super::{Tap, excerpt, frameless};
 use crate::tally::Tally;
 use crate::units;
 
@@ -38,6 +38,8 @@ pub struct Stats {
     pub silent: Tally,
     /// Rounds of asking that were left out because those before took too long.
     pub left_out: Tally,
+    /// What was told of bytes that make no frame.
+    pub(super) frameless: frameless::Told,
     refused: [Tally; Refusal::ALL.len()],
     /// The reasons that [`Stats::refuse_for`] has told.
     told: Mutex<Vec<&'static str>>,
@@ -279,4 +281,4 @@ impl Stats {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

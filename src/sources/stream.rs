@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::decode::{self, Decoder, Learnt};
 use super::framing::{self, Framer, Refused};
-use super::{Context, Refusal, Tap, excerpt};
+use super::{Context, Refusal, Tap, excerpt, frameless};
 use crate::model::{NAME_MAX, Readings};
 use crate::units;
 
@@ -26,6 +26,8 @@ pub(super) struct Reader {
 pub(super) struct Stream {
     framer: Framer,
     learnt: Learnt,
+    /// What has come since the last frame.
+    since: frameless::Since,
     /// Whose it is, where a source has several.
     peer: Option<SocketAddr>,
 }
@@ -87,7 +89,12 @@ impl Reader {
 
     /// A stream at its beginning; `peer` is whose it is, where the source has several.
     pub(super) fn stream(&self, peer: Option<SocketAddr>) -> Stream {
-        Stream { framer: Framer::new(&self.framing), learnt: Learnt::default(), peer }
+        Stream {
+            framer: Framer::new(&self.framing),
+            learnt: Learnt::default(),
+            since: frameless::Since::default(),
+            peer,
+        }
     }
 
     /// Adds the readings of all frames that `bytes` complete on `stream`; gives how many frames these are.
@@ -95,7 +102,8 @@ impl Reader {
         let Context { name, stats, .. } = &self.context;
         let (tap, is_watched) = (self.context.tap(), self.context.tap().is_watched());
         let before = out.len();
-        let (mut frames, mut ignored) = (0, 0);
+        let (mut frames, mut ignored, mut is_hurt) = (0, 0, false);
+        let come = bytes.len();
         let mut shown = Shown { read: bytes, end: 0 };
         stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let from = From(stream.peer);
@@ -111,6 +119,7 @@ impl Reader {
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(refused) => {
+                    is_hurt = true;
                     let (cause, count) = match refused {
                         Refused::TooLong { .. } => (Refusal::TooLong, 1),
                         Refused::Checksum { .. } => (Refusal::Checksum, 1),
@@ -164,7 +173,28 @@ impl Reader {
         }
         stats.readings.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         stats.ignored.fetch_add(ignored, Ordering::Relaxed);
+        self.judge(stream, come, frames > 0 || !is_hurt && stream.rests(), out.arrival.monotonic);
         frames
+    }
+
+    /// Tells the log where bytes come and no frame ends, for long. What `is_whole` has ended a frame, be it an empty one.
+    fn judge(&self, stream: &mut Stream, come: usize, is_whole: bool, now: Duration) {
+        let Context { name, stats, .. } = &self.context;
+        if is_whole {
+            stream.since = frameless::Since::default();
+            if stream.peer.is_none() {
+                stats.frameless.ended();
+            }
+            return;
+        }
+        let news = if come > 0 { stream.since.more(come, now) } else { None };
+        let Some((bytes, seconds)) = news.filter(|_| stats.frameless.is_news(stream.peer.is_some())) else {
+            return;
+        };
+        let (told, open) = (frameless::told(bytes, seconds, stream.framer.open()), stream.framer.open());
+        let begun =
+            if open.is_empty() { String::new() } else { format!("; it began with {}", excerpt::frame(open)) };
+        tracing::warn!(source = &**name, "{told}{begun}{}", From(stream.peer));
     }
 
     /// After so long a silence on a stream that does not rest, [`Reader::silence`] is to be called.
@@ -242,8 +272,9 @@ impl Shown<'_> {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::model::{Timestamp, Value};
+    use crate::model::{Stamp, Timestamp, Value};
     use crate::sources::Stats;
+    use crate::sources::stats::tests::logged;
     use crate::sources::tap::What;
 
     #[tokio::test]
@@ -324,5 +355,66 @@ mod tests {
         reader.unasked(b"late");
         let What::Refused { why, tail, .. } = watcher.next().await.unwrap().what else { panic!() };
         assert_eq!((&*why, &*tail), ("4 bytes came at a time when nothing was asked", &b"late"[..]));
+    }
+
+    fn lines(what: impl FnOnce()) -> Vec<String> {
+        logged(what).lines().map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn the_log_tells_once_of_bytes_that_make_no_frame_and_again_once_some_have() {
+        let context = Context {
+            name: "line".into(),
+            clock: Clock::injected(Timestamp(0), true),
+            stats: Arc::new(Stats::default()),
+            memory: Default::default(),
+            ports: Default::default(),
+        };
+        let decode = toml::from_str("type = 'text'\nmetric = 't'").unwrap();
+        let mut reader = Reader::new(&framing::Config::default(), &decode, None, &context);
+        let mut second = 0;
+        let mut send = |stream: &mut Stream, bytes: &[u8]| {
+            second += 10;
+            let arrival = Stamp { wall: Timestamp(0), monotonic: Duration::from_secs(second), synced: true };
+            reader.read(stream, bytes, &mut Readings::new(arrival));
+        };
+        let stream = |peer| Stream {
+            framer: Framer::new(&Arc::new(framing::Config::default())),
+            learnt: Learnt::default(),
+            since: frameless::Since::default(),
+            peer,
+        };
+        let mut line = stream(None);
+        let told = lines(|| (0..90).for_each(|_| send(&mut line, b"21.5\r")));
+        let [told] = &told[..] else { panic!("{told:?}") };
+        for words in [
+            "WARN",
+            "35 bytes came and no frame ended for 60 s: check `framing`",
+            r#"`framing = { type = "delimiter", delimiter = "\r" }`"#,
+            r"it began with `21.5\r21.5\r",
+            "source=\"line\"",
+        ] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        // It is opened again, and is as it was; then frames come.
+        let mut line = stream(None);
+        assert_eq!(lines(|| (0..90).for_each(|_| send(&mut line, b"21.5\r"))), [""; 0]);
+        let good = lines(|| (0..90).for_each(|_| send(&mut line, b"\n1\n\n")));
+        assert_eq!(good.len(), 1, "the one that was too long to be a number: {good:?}");
+        assert_eq!(lines(|| (0..90).for_each(|_| send(&mut line, b"\xff"))).len(), 1);
+
+        // Blank lines are frames that are empty.
+        let mut blank = stream(None);
+        assert_eq!(lines(|| (0..90).for_each(|_| send(&mut blank, b"\r\n"))), [""; 0]);
+
+        // Of many connections the first is told, with its address, and the tenth.
+        let told = lines(|| {
+            for port in 1..=20 {
+                let mut peer = stream(Some(([10, 0, 0, 1], port).into()));
+                (0..10).for_each(|_| send(&mut peer, b"\x01"));
+            }
+        });
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("from 10.0.0.1:1 ") && told[1].contains("from 10.0.0.1:10 "), "{told:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::sources::tap::{Event, Frame, Told, What};
+use crate::sources::tap::{Event, Frame, Told, What, no_frame};
 
 /// Bytes of a frame in one line.
 const ACROSS: usize = 16;
@@ -70,11 +70,8 @@ impl Show {
                 line(RED, &format!("nothing received for {seconds} s: {}", self.where_to_look))
             }
             What::Quiet { seconds, bytes, tail } => {
-                let said = format!(
-                    "{bytes} bytes came and no frame ended for {seconds} s: check `framing`, and that `baud` and `parity` \
-                     are the device's; the last bytes:"
-                );
-                line(RED, &said) + &self.lines(' ', tail)
+                let said = no_frame(*bytes, *seconds, tail);
+                line(RED, &format!("{said}; the last bytes:")) + &self.lines(' ', tail)
             }
             What::Lost(count) => {
                 line(RED, &format!("{count} lines lost here: they came faster than they were read"))

@@ -105,6 +105,12 @@ impl Framer {
         if self.given { 0 } else { self.held.len() - self.start }
     }
 
+    /// The bytes that wait for the next read.
+    #[must_use]
+    pub fn open(&self) -> &[u8] {
+        if self.given { &[] } else { self.held.get(self.start..).unwrap_or_default() }
+    }
+
     /// How much memory the unfinished frame takes, in bytes.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -17,7 +17,7 @@ impl Write for Log {
 }
 
 /// What is logged meanwhile.
-fn logged(work: impl FnOnce()) -> String {
+pub(in crate::sources) fn logged(work: impl FnOnce()) -> String {
     let log = Log::default();
     let to = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();

@@ -19,6 +19,7 @@ use super::excerpt;
 use crate::clock::Clock;
 use crate::model::Readings;
 
+pub use super::frameless::told as no_frame;
 pub use event::{Event, Frame, Told, What};
 pub use watcher::Watcher;
 use watcher::{Outlet, way};
