@@ -113,6 +113,9 @@ pub struct Csv {
 /// A header that streams may have in common.
 pub(super) type Shared = Arc<Header>;
 
+/// What to do where a header is waited for in vain: a reader that comes later than the only one never sees it.
+const NO_HEADER: &str = "give `columns` if the device sends its header only when it starts";
+
 /// The largest header: how many bytes a stream keeps of it.
 const HEADER_MAX: usize = 4096;
 
@@ -239,10 +242,13 @@ impl Csv {
             return Ok(latest.clone());
         }
         if !self.names_something() && self.cells(text).any(|name| name.is_empty() || number(name).is_some()) {
-            return Err("a header is waited for, and this line has a number or an empty column".to_owned());
+            return Err(format!(
+                "a header is waited for, and this line has a number or an empty column: {NO_HEADER}"
+            ));
         }
-        let header =
-            self.header(self.cells(text)).map_err(|missing| format!("a header is waited for, {missing}"))?;
+        let header = self
+            .header(self.cells(text))
+            .map_err(|missing| format!("a header is waited for, {missing}: {NO_HEADER}"))?;
         if header.held() > HEADER_MAX {
             return Err(format!(
                 "a header that takes over {HEADER_MAX} bytes is not taken, and this is no other line yet"

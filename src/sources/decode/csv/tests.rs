@@ -60,10 +60,13 @@ fn a_header_that_comes_again_is_no_data_and_one_that_has_changed_takes_over() {
 #[test]
 fn a_reader_that_comes_in_the_middle_waits_for_a_header_and_says_so() {
     let decoded = stream(FIELDS, &[b"1,a,10,x", b"ts,id,temp,note", b"1,a,10,x"]);
-    assert_eq!(decoded[0], Err("a header is waited for, and in this line no column is called `id`".into()));
+    let why = "a header is waited for, and in this line no column is called `id`: give `columns` if the device sends its \
+               header only when it starts";
+    assert_eq!(decoded[0], Err(why.into()));
     assert_eq!(decoded[2].as_ref().unwrap().0.len(), 2);
     let decoded = stream("type = 'csv'", &[b"1,2", b"t,", b"t,h", b"1,2"]);
     assert!(decoded[0].as_ref().unwrap_err().contains("a number"), "{decoded:?}");
+    assert!(decoded[0].as_ref().unwrap_err().contains("give `columns`"), "{decoded:?}");
     assert!(decoded[1].is_err());
     assert_eq!(decoded[3].as_ref().unwrap().0.len(), 2);
 }
