@@ -107,6 +107,7 @@ impl Reader {
         let mut shown = Shown { read: bytes, end: 0 };
         stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let from = From(stream.peer);
+        stream.framer.explain(is_watched);
         loop {
             let (held, left) = (stream.framer.waiting(), bytes.len());
             let Some(frame) = stream.framer.next(&mut bytes) else { break };
@@ -125,6 +126,7 @@ impl Reader {
                         Refused::Checksum { .. } => (Refusal::Checksum, 1),
                         Refused::Damaged(_) => (Refusal::Damaged, 1),
                         Refused::Noise(bytes) => (Refusal::NoiseBytes, bytes as u64),
+                        Refused::Again(_) => (Refusal::NoiseBytes, 1),
                         Refused::CutOff(_) => (Refusal::CutOff, 1),
                     };
                     stats.refuse_many(name, cause, count, || format!("{refused}{from}"));
@@ -236,8 +238,9 @@ impl Reader {
         let unfinished = stream.framer.unfinished() + sealed;
         if unfinished > 0 {
             let Context { name, stats, .. } = &self.context;
+            let bytes = if unfinished == 1 { "byte" } else { "bytes" };
             stats.refuse(name, Refusal::CutOff, || {
-                format!("a frame ended after {unfinished} bytes{}", From(stream.peer))
+                format!("a frame ended after {unfinished} {bytes}{}", From(stream.peer))
             });
         }
     }
@@ -336,7 +339,8 @@ mod tests {
                 (&*cause, tail.escape_ascii().to_string()),
                 ("checksum", hurt.escape_ascii().to_string())
             );
-            assert!(why.ends_with("is wrong, from 10.0.0.1:9"), "{why}");
+            let wrong = "of a frame of 4 bytes is wrong: xor gives 03, the frame has 7a, from 10.0.0.1:9";
+            assert!(why.ends_with(wrong), "{why}");
             // The rest of it, in one piece or in two.
             let frame = loop {
                 match watcher.next().await.unwrap().what {

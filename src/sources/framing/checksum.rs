@@ -1,3 +1,5 @@
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::Endian;
@@ -78,7 +80,56 @@ fn forward(table: &[u32; 256], from: u32, bytes: &[u8]) -> u32 {
         .fold(from, |register, byte| register << 8 ^ table[usize::from(register.to_be_bytes()[0] ^ byte)])
 }
 
+/// How a checksum is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    kind: Kind,
+    gives: u32,
+    has: u32,
+    /// The only other one that would be right there, where that was looked for; with its order where that is not its usual.
+    fits: Option<(Kind, Option<Endian>)>,
+}
+
+impl Wrong {
+    /// The same beside the only other one that would be right.
+    pub(super) fn beside(self, fits: Option<(Kind, Option<Endian>)>) -> Self {
+        Self { fits, ..self }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, gives, has, fits } = *self;
+        let width = 2 * kind.size();
+        write!(f, ": {} gives {gives:0width$x}, the frame has {has:0width$x}", kind.name())?;
+        match fits {
+            None => Ok(()),
+            Some((kind, None)) => write!(f, " ({} would fit)", kind.name()),
+            Some((kind, Some(Endian::Big))) => {
+                write!(f, " ({} with `endian = \"big\"` would fit)", kind.name())
+            }
+            Some((kind, Some(Endian::Little))) => {
+                write!(f, " ({} with `endian = \"little\"` would fit)", kind.name())
+            }
+        }
+    }
+}
+
 impl Kind {
+    const ALL: [Self; 6] =
+        [Self::Xor, Self::Sum8, Self::Crc8, Self::Crc16Modbus, Self::Crc16Ccitt, Self::Crc32];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xor => "xor",
+            Self::Sum8 => "sum8",
+            Self::Crc8 => "crc8",
+            Self::Crc16Modbus => "crc16_modbus",
+            Self::Crc16Ccitt => "crc16_ccitt",
+            Self::Crc32 => "crc32",
+        }
+    }
+
     /// How many bytes it has.
     pub(super) fn size(self) -> usize {
         match self {
@@ -102,16 +153,35 @@ impl Kind {
 
 impl Checksum {
     /// Whether `frame` bears the checksum that it should. One over nothing proves nothing.
-    pub(super) fn holds(&self, frame: &[u8]) -> bool {
-        let Some((at, covered)) = self.places(frame.len()) else { return false };
-        let (Some(told), Some(covered)) = (frame.get(at..at + self.kind.size()), frame.get(covered)) else {
-            return false;
-        };
-        let told = match self.endian() {
+    ///
+    /// # Errors
+    /// What it should bear and what it does, where it has room for one.
+    pub(super) fn check(&self, frame: &[u8]) -> Result<(), Option<Wrong>> {
+        let (at, covered) = self.places(frame.len()).ok_or(None)?;
+        let told = frame.get(at..at + self.kind.size()).ok_or(None)?;
+        let gives = self.kind.of(frame.get(covered).ok_or(None)?);
+        let has = match self.endian() {
             Endian::Big => told.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)),
             Endian::Little => told.iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte)),
         };
-        self.kind.of(covered) == told
+        if gives == has { Ok(()) } else { Err(Some(Wrong { kind: self.kind, gives, has, fits: None })) }
+    }
+
+    /// The only other one that `frame` bears in the same place.
+    pub(super) fn fits(&self, frame: &[u8]) -> Option<(Kind, Option<Endian>)> {
+        let others = Kind::ALL.into_iter().flat_map(|kind| {
+            let usual = Self { kind, endian: None, ..self.clone() };
+            let other = match usual.endian() {
+                Endian::Big => Endian::Little,
+                Endian::Little => Endian::Big,
+            };
+            // One byte has no order.
+            [None, Some(other).filter(|_| kind.size() > 1)].map(|endian| Self { endian, ..usual.clone() })
+        });
+        let mut fit =
+            others.filter(|other| other.check(frame).is_ok()).map(|other| (other.kind, other.endian));
+        let first = fit.next()?;
+        fit.all(|other| other == first).then_some(first)
     }
 
     /// Where it stands in a frame of so many bytes, and what it covers there; `None` where it has no place.
@@ -191,26 +261,30 @@ mod tests {
 
     #[test]
     fn it_stands_where_it_is_said_in_the_order_that_is_said() {
-        assert!(checksum("type = 'crc16_modbus'").holds(b"123456789\x37\x4b"), "low byte first");
-        assert!(checksum("type = 'crc16_ccitt'").holds(b"123456789\x29\xb1"));
-        assert!(checksum("type = 'crc16_ccitt'\nendian = 'little'").holds(b"123456789\xb1\x29"));
-        assert!(checksum("type = 'crc32'\nfrom = 1").holds(b"x123456789\xcb\xf4\x39\x26"));
+        assert!(checksum("type = 'crc16_modbus'").check(b"123456789\x37\x4b").is_ok(), "low byte first");
+        assert!(checksum("type = 'crc16_ccitt'").check(b"123456789\x29\xb1").is_ok());
+        assert!(checksum("type = 'crc16_ccitt'\nendian = 'little'").check(b"123456789\xb1\x29").is_ok());
+        assert!(checksum("type = 'crc32'\nfrom = 1").check(b"x123456789\xcb\xf4\x39\x26").is_ok());
         assert!(
-            checksum("type = 'xor'\nposition = 1\nfrom = 2").holds(b"x\x31123456789"),
+            checksum("type = 'xor'\nposition = 1\nfrom = 2").check(b"x\x31123456789").is_ok(),
             "before what it covers"
         );
-        assert!(checksum("type = 'sum8'\nposition = -2\nfrom = 2").holds(&[0xaa, 0xc0, 1, 2, 3, 0xab]));
-        assert!(!checksum("type = 'sum8'\nposition = -2\nfrom = 2").holds(&[0xaa, 0xc0, 1, 2, 4, 0xab]));
+        assert!(
+            checksum("type = 'sum8'\nposition = -2\nfrom = 2").check(&[0xaa, 0xc0, 1, 2, 3, 0xab]).is_ok()
+        );
+        assert!(
+            checksum("type = 'sum8'\nposition = -2\nfrom = 2").check(&[0xaa, 0xc0, 1, 2, 4, 0xab]).is_err()
+        );
     }
 
     #[test]
     fn a_frame_without_room_for_it_or_for_what_it_covers_is_wrong() {
         for frame in [&b""[..], b"\0", b"\0\0\0", b"\0\0\0\0"] {
-            assert!(!checksum("type = 'crc32'").holds(frame));
-            assert!(!checksum("type = 'xor'\nposition = 9").holds(frame));
-            assert!(!checksum("type = 'xor'\nfrom = 9").holds(frame));
-            assert!(!checksum("type = 'xor'\nposition = -2147483648").holds(frame));
-            assert!(!checksum("type = 'xor'\nposition = 2147483647\nfrom = 4294967295").holds(frame));
+            assert!(checksum("type = 'crc32'").check(frame).is_err());
+            assert!(checksum("type = 'xor'\nposition = 9").check(frame).is_err());
+            assert!(checksum("type = 'xor'\nfrom = 9").check(frame).is_err());
+            assert!(checksum("type = 'xor'\nposition = -2147483648").check(frame).is_err());
+            assert!(checksum("type = 'xor'\nposition = 2147483647\nfrom = 4294967295").check(frame).is_err());
         }
     }
 
@@ -227,5 +301,31 @@ mod tests {
             "in what it covers"
         );
         assert_eq!(keys("type = 'xor'\nfrom = 9"), Some("framing.checksum.from"));
+    }
+
+    #[test]
+    fn one_that_is_wrong_tells_both_numbers_and_the_only_other_one_that_would_be_right() {
+        let told = |toml: &str, frame: &[u8]| {
+            let checksum = checksum(toml);
+            let wrong = checksum.check(frame).unwrap_err().unwrap();
+            wrong.beside(checksum.fits(frame)).to_string()
+        };
+        let modbus = b"123456789\x37\x4b";
+        assert_eq!(
+            told("type = 'crc16_ccitt'", modbus),
+            ": crc16_ccitt gives 29b1, the frame has 374b (crc16_modbus would fit)"
+        );
+        assert_eq!(
+            told("type = 'crc16_modbus'\nendian = 'big'", modbus),
+            ": crc16_modbus gives 4b37, the frame has 374b (crc16_modbus would fit)"
+        );
+        assert_eq!(
+            told("type = 'crc16_modbus'", b"123456789\x4b\x37"),
+            ": crc16_modbus gives 4b37, the frame has 374b (crc16_modbus with `endian = \"big\"` would fit)"
+        );
+        assert_eq!(told("type = 'xor'", b"123456789\x02"), ": xor gives 31, the frame has 02");
+        // Of one byte, the exclusive or and the sum are the same.
+        assert_eq!(told("type = 'crc8'", b"aa"), ": crc8 gives 20, the frame has 61");
+        assert_eq!(checksum("type = 'crc32'").check(b"abc"), Err(None));
     }
 }

@@ -62,11 +62,10 @@ impl Config {
         let Some(frame) = bytes.get(..length) else { return Cut::Need(length - bytes.len()) };
         if frame.ends_with(&self.end) {
             Cut::Frame(Found::plain(length, 0..length))
-        } else if place.lost {
-            Cut::Noise(1)
         } else {
-            place.lost = true;
-            Cut::Refuse(1, Refused::Damaged("its `end` is not where its `length` has it"))
+            let was_lost = std::mem::replace(&mut place.lost, true);
+            let refused = if was_lost { Refused::Again } else { Refused::Damaged };
+            Cut::Refuse(1, refused("its `end` is not where its `length` has it"))
         }
     }
 }

@@ -23,6 +23,7 @@ mod silence;
 mod slip;
 mod start_end;
 
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use serde::{Deserialize, Deserializer};
 use crate::units::{self, Size};
 
 pub use bytes::Bytes;
-pub use checksum::{Checksum, Kind};
+pub use checksum::{Checksum, Kind, Wrong};
 pub use scan::Framer;
 
 /// `framing`, by its `type`.
@@ -187,8 +188,10 @@ impl Config {
     /// How many bytes made it plain that this is no frame, as far as a framing by counting knows. It may take but one.
     pub(super) fn looked_at(&self, refused: &Refused) -> usize {
         match (refused, self) {
-            (Refused::Checksum { length }, _) => *length,
-            (Refused::Damaged(_) | Refused::TooLong { .. }, Self::Fixed(config)) => config.length as usize,
+            (Refused::Checksum { length, .. }, _) => *length,
+            (Refused::Damaged(_) | Refused::Again(_) | Refused::TooLong { .. }, Self::Fixed(config)) => {
+                config.length as usize
+            }
             (Refused::Damaged(_) | Refused::TooLong { .. }, Self::LengthPrefix(config)) => config.head(),
             _ => 0,
         }
@@ -285,20 +288,34 @@ pub enum Refused {
         limit: usize,
     },
     /// A frame's checksum is wrong.
-    #[error("the checksum of a frame of {length} bytes is wrong")]
+    #[error("the checksum of a frame of {length} bytes is wrong{}", Maybe(.wrong))]
     Checksum {
         /// How many bytes the frame seemed to have.
         length: usize,
+        /// How, where there is room for one.
+        wrong: Option<Wrong>,
     },
     /// What began like a frame is none.
     #[error("a frame is damaged: {0}")]
     Damaged(&'static str),
     /// So many bytes that belong to no frame.
-    #[error("{0} bytes belong to no frame")]
+    #[error("{} {} to no frame", .0, if *.0 == 1 { "byte belongs" } else { "bytes belong" })]
     Noise(usize),
+    /// The same of one byte, for the same reason as those behind which no frame has come since.
+    #[error("1 byte belongs to no frame: {0}")]
+    Again(&'static str),
     /// The line fell silent in the middle of a frame.
-    #[error("a frame ended after {0} bytes: the line fell silent (`idle_gap`)")]
+    #[error("a frame ended after {} {}: the line fell silent (`idle_gap`)", .0, if *.0 == 1 { "byte" } else { "bytes" })]
     CutOff(usize),
+}
+
+/// What is known, or nothing.
+struct Maybe<'a, T>(&'a Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Maybe<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |known| known.fmt(f))
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Config, Cut, Found, Place, Refused};
+use super::{Config, Cut, Found, Place, Refused, Wrong};
 
 /// A framing at work on one stream.
 ///
@@ -23,6 +23,8 @@ pub struct Framer {
     refused: u64,
     /// How many bytes may be looked at again behind a wrong checksum.
     credit: u32,
+    /// Whether somebody looks on, so that it is worth while to look for the checksum that would be right.
+    explains: bool,
 }
 
 /// So much of the buffer is kept between frames: there may be ten thousand streams.
@@ -58,7 +60,13 @@ impl Framer {
             place: Place::default(),
             refused: 0,
             credit: MAX_CREDIT,
+            explains: false,
         }
+    }
+
+    /// Whether a wrong checksum is to tell which other one would be right.
+    pub fn explain(&mut self, explains: bool) {
+        self.explains = explains;
     }
 
     /// Takes bytes off the front of `input` up to the end of the next frame, and gives that frame, or why what was
@@ -217,8 +225,11 @@ impl Framer {
             return Some(Err(Refused::TooLong { limit }));
         }
         if let Some(checksum) = self.config.common().checksum {
-            if !checksum.holds(&bytes[whole.clone()]) {
-                return Some(Err(self.mistrust(taken, whole.len(), input, lent)));
+            let checked = &bytes[whole.clone()];
+            if let Err(wrong) = checksum.check(checked) {
+                let fits = if self.explains { checksum.fits(checked) } else { None };
+                let wrong = wrong.map(|wrong| wrong.beside(fits));
+                return Some(Err(self.mistrust(taken, whole.len(), wrong, input, lent)));
             }
             if body.end == whole.end {
                 body.end = body.start.max(body.end - checksum.at_end());
@@ -243,10 +254,17 @@ impl Framer {
     }
 
     /// A wrong checksum: the frame is passed over, or, where it was found by counting, its first byte.
-    fn mistrust(&mut self, taken: usize, length: usize, input: &mut &[u8], lent: &mut usize) -> Refused {
+    fn mistrust(
+        &mut self,
+        taken: usize,
+        length: usize,
+        wrong: Option<Wrong>,
+        input: &mut &[u8],
+        lent: &mut usize,
+    ) -> Refused {
         if !self.config.slides() {
             self.take(taken, input, lent);
-            return Refused::Checksum { length };
+            return Refused::Checksum { length, wrong };
         }
         let cost = u32::try_from(length).unwrap_or(u32::MAX);
         let missing = cost.saturating_sub(self.credit).div_ceil(CREDIT_PER_BYTE) as usize;
@@ -264,7 +282,7 @@ impl Framer {
         }
         self.take(passed, input, lent);
         self.credit = self.credit.saturating_sub(cost);
-        if is_told { Refused::Checksum { length } } else { Refused::Noise(passed) }
+        if is_told { Refused::Checksum { length, wrong } } else { Refused::Noise(passed) }
     }
 
     /// What becomes of an unfinished frame behind which the line fell silent.
