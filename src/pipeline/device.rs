@@ -1,6 +1,7 @@
 //! One device of a source: its series, their filters and windows, and how far its own time has come.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use super::staleness::Heard;
 use crate::filter::Chain;
 use crate::model::{Body, Era, Message, Reading, Stamp, Time, Timestamp};
 use crate::window::{self, Group, Owner, Taken};
+
+/// The times, in milliseconds, that a device's clock may well tell: 2000 to 2200.
+const LIKELY: Range<i64> = 946_684_800_000..7_258_118_400_000;
 
 #[derive(Debug)]
 pub(super) struct Device {
@@ -208,6 +212,18 @@ impl Device {
                 );
             }
             return (arrival.wall, Told::ByArrival);
+        }
+        if !from_arrival && !LIKELY.contains(&time.0) {
+            if let Some(count) = terms.stats.unlikely.count() {
+                let (device, time) = (&*self.name, time.0);
+                tracing::warn!(
+                    source,
+                    device,
+                    count,
+                    time,
+                    "the device's time lies before 2000 or after 2200: check `time_unit`; it is kept as it is"
+                );
+            }
         }
         (time, if from_arrival && terms.line.is_provisional() { Told::FromArrival } else { Told::ByDevice })
     }

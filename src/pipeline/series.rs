@@ -37,6 +37,8 @@ pub struct Stats {
     pub too_many_series: Tally,
     /// Device times replaced by arrival as they lay too far ahead.
     pub ahead: Tally,
+    /// Device times that no clock tells, such as milliseconds read as seconds, and that were kept.
+    pub unlikely: Tally,
     /// Times that a series fell silent, and was told so.
     pub stale: Tally,
     /// Readings that filters held back.

@@ -37,6 +37,7 @@ pub(super) fn log(process: &series::Stats, outbox: &outbox::Stats, forward: &for
         no_number = process.no_number.get(),
         too_many_series = process.too_many_series.get(),
         time_ahead = process.ahead.get(),
+        time_unlikely = process.unlikely.get(),
         clock_steps = get(&process.clock_steps),
         fell_silent = process.stale.get(),
         series = get(&process.series),

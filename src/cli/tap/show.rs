@@ -1,6 +1,7 @@
 //! Events of a source for a person at a cabinet.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use crate::sources::tap::{Event, Frame, Told, What, no_frame};
 
@@ -9,6 +10,9 @@ const ACROSS: usize = 16;
 
 /// What the lines below a time begin with.
 const INDENT: &str = "              ";
+
+/// The times that a device's clock may well tell, 2000 to 2200: others more likely count in another unit.
+const LIKELY: Range<i64> = 946_684_800_000..7_258_118_400_000;
 
 const RED: &str = "31";
 const GREEN: &str = "32";
@@ -118,12 +122,16 @@ impl Show {
         let mut text = String::new();
         for (told, name) in readings.iter().zip(names) {
             let unit = told.unit.as_ref().map(|unit| format!(" {}", clean(unit))).unwrap_or_default();
-            let at = told.time.map(|at| format!("  at {}", date(at))).unwrap_or_default();
+            let doubt = |at| if LIKELY.contains(&at) { "" } else { " (is `time_unit` right?)" };
+            let at = told.time.map(|at| format!("  at {}{}", date(at), doubt(at))).unwrap_or_default();
             let reading = format!("{name:width$} = {}{unit}", clean(&told.value));
             let _ = writeln!(text, "{INDENT}  {}{at}", self.paint(GREEN, &reading));
         }
         if count > readings.len() {
             let _ = writeln!(text, "{INDENT}  … and {} readings more", count - readings.len());
+        }
+        if count == 0 && ignored == 0 {
+            let _ = writeln!(text, "{INDENT}  no reading in it");
         }
         if ignored > 0 {
             let fields = if ignored == 1 { "field is no reading" } else { "fields are no readings" };
@@ -237,6 +245,12 @@ mod tests {
              \u{20}               … and 68 readings more\n\
              \u{20}               2 fields are no readings, left out, first: `s` holds text\n"
         );
+        let mut year = told("t", "1");
+        year.time = Some(1_795_422_520_123_000);
+        let decoded = What::Decoded { readings: vec![year], count: 1, ignored: 0, first_ignored: None };
+        assert!(shown(decoded).ends_with(" (is `time_unit` right?)\n"));
+        let decoded = What::Decoded { readings: vec![], count: 0, ignored: 0, first_ignored: None };
+        assert_eq!(shown(decoded), "08:28:40.123    no reading in it\n");
         let mut show = Show::new(false);
         let decoded = |ignored| Event {
             at: AT,

@@ -192,6 +192,14 @@ fn while_the_clock_is_not_trusted_device_times_are_kept_as_they_are() {
     );
     assert_eq!(messages[0].body, Body::Values { time: Timestamp(9_999_999_999) });
     assert_eq!((messages[0].synced, stats.ahead.get()), (false, 0));
+    // Nor are those that no clock tells, such as milliseconds read as seconds; but they are counted, and told.
+    assert_eq!(stats.unlikely.get(), 1);
+    for (time, unlikely) in [(1_795_422_520_123, 1), (1_795_422_520_123_000, 2)] {
+        let reading = one(unset, "boiler", "door", Value::Bool(true), Some(time));
+        table.take("line-1", &reading, &mut messages);
+        assert_eq!(messages.last().unwrap().body, Body::Values { time: Timestamp(time) });
+        assert_eq!(stats.unlikely.get(), unlikely);
+    }
 }
 
 #[test]

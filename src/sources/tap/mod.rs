@@ -69,12 +69,10 @@ impl Tap {
     /// What came of the frame that was told last: all readings from the one of number `first` on.
     pub fn decoded(&self, readings: &Readings, first: usize, ignored: u64, first_ignored: Option<String>) {
         let count = readings.len().saturating_sub(first);
-        if count > 0 || ignored > 0 {
-            let shown = readings.iter().skip(first).take(READINGS);
-            let readings = shown.map(|(_, reading)| Told::new(&reading, readings.arrival)).collect();
-            let first_ignored = first_ignored.map(|first| excerpt::cut(first, event::WORDS));
-            self.tell(What::Decoded { readings, count, ignored, first_ignored });
-        }
+        let shown = readings.iter().skip(first).take(READINGS);
+        let readings = shown.map(|(_, reading)| Told::new(&reading, readings.arrival)).collect();
+        let first_ignored = first_ignored.map(|first| excerpt::cut(first, event::WORDS));
+        self.tell(What::Decoded { readings, count, ignored, first_ignored });
     }
 
     /// Something was refused.
