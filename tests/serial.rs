@@ -161,7 +161,7 @@ async fn a_port_that_does_not_exist_is_missing() {
 async fn a_file_that_is_no_port_is_refused() {
     let error = Serial::open(&config(Path::new("/dev/null")), &context()).await.unwrap_err();
     assert!(matches!(error, SourceError::Refused { .. }), "{error}");
-    assert!(error.to_string().contains("names a serial port"), "{error}");
+    assert!(error.to_string().contains("no serial port: check that `port` names one"), "{error}");
 }
 
 #[tokio::test]

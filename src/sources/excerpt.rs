@@ -5,12 +5,23 @@ use std::fmt::{self, Display, Write};
 /// So many bytes of what is quoted are shown.
 const SHOWN: usize = 64;
 
-/// The beginning of a frame, without its control characters.
+/// The beginning of a frame, without its control characters: as it came, where there is nothing else in it.
 pub(super) fn frame(frame: &[u8]) -> String {
-    match frame.get(..SHOWN) {
-        Some(start) if frame.len() > SHOWN => format!("`{}…` ({} bytes)", start.escape_ascii(), frame.len()),
-        _ => format!("`{}`", frame.escape_ascii()),
+    let start = frame.get(..SHOWN).unwrap_or(frame);
+    let is_plain = start.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+    let mut shown = String::from("`");
+    for byte in start {
+        match byte {
+            b'"' | b'\'' => shown.push(char::from(*byte)),
+            b'\\' if is_plain => shown.push('\\'),
+            byte => shown.extend(byte.escape_ascii().map(char::from)),
+        }
     }
+    if frame.len() > SHOWN {
+        let _ = write!(shown, "…` ({} bytes)", frame.len());
+        return shown;
+    }
+    shown + "`"
 }
 
 /// The beginning of a text in quotes, as `{:?}` writes it: bounded with its escapes, of which one may have ten bytes.
@@ -72,6 +83,8 @@ mod tests {
     #[test]
     fn a_log_shows_the_beginning_of_a_frame_without_its_control_characters() {
         assert_eq!(frame(b"a\x1b[2J\n"), r"`a\x1b[2J\n`");
+        assert_eq!(frame(br#"{"t":'a\b'}"#), r#"`{"t":'a\b'}`"#, "as it came");
+        assert_eq!(frame(b"\"a\\b\"\0"), r#"`"a\\b"\x00`"#);
         assert_eq!(frame(&[b'x'; 65]), format!("`{}…` (65 bytes)", "x".repeat(64)));
     }
 

@@ -142,6 +142,9 @@ pub(super) fn gone(port: &str, error: Option<&io::Error>) -> SourceError {
     SourceError::Gone { what: port.to_owned(), cause }
 }
 
+/// What the system says of a file that is no terminal device.
+const NO_PORT: [&str; 2] = ["not a typewriter", "inappropriate ioctl for device"];
+
 /// What the failure to open `port` means to the person who has to see to it.
 fn refused(port: &str, error: &tokio_serial::Error) -> SourceError {
     let what = port.to_owned();
@@ -159,6 +162,10 @@ fn refused(port: &str, error: &tokio_serial::Error) -> SourceError {
             "another program, or another source, has it open".to_owned(),
             format!("`fuser -v {port}` shows which"),
         ),
+        // What the C library calls ENOTTY.
+        _ if NO_PORT.iter().any(|words| error.description.eq_ignore_ascii_case(words)) => {
+            ("it is no serial port".to_owned(), "check that `port` names one".to_owned())
+        }
         _ => (
             error.description.to_lowercase(),
             "check that `port` names a serial port and that it can do these settings".to_owned(),

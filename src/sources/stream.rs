@@ -141,13 +141,16 @@ impl Reader {
             match self.decoder.decode(frame, &self.device, &mut stream.learnt, out) {
                 Ok(left_out) => {
                     if is_watched {
-                        let first_ignored =
-                            if left_out.ignored > 0 { self.decoder.first_ignored() } else { None };
+                        let first_ignored = if left_out.ignored > 0 {
+                            self.decoder.first_ignored(frame, &stream.learnt)
+                        } else {
+                            None
+                        };
                         tap.decoded(out, first, left_out.ignored, first_ignored);
                     }
                     if ignored == 0 && left_out.ignored > 0 && stats.ignored.load(Ordering::Relaxed) == 0 {
+                        let field = self.decoder.first_ignored(frame, &stream.learnt);
                         let frame = excerpt::frame(frame);
-                        let field = self.decoder.first_ignored();
                         let field = field
                             .map_or_else(String::new, |first| format!(" ({})", excerpt::cut(first, FIELD)));
                         tracing::info!(

@@ -85,6 +85,41 @@ impl Meaning {
     }
 }
 
+impl Meaning {
+    /// What `written` is a reading of; `None` where it is none, as what is empty.
+    pub(super) fn of_text<'v>(&self, written: &'v str) -> Option<Value<&'v str>> {
+        match self.text {
+            true => (!written.is_empty()).then_some(Value::Text(written)),
+            false => self.scaled(number(written)?),
+        }
+    }
+
+    /// What `value` is a reading of; `None` where it is none.
+    pub(super) fn of<'v>(&self, value: Value<&'v str>) -> Option<Value<&'v str>> {
+        match value {
+            Value::Text(written) => self.of_text(written),
+            value => self.scaled(value),
+        }
+    }
+
+    fn scaled<'v>(&self, value: Value<&'v str>) -> Option<Value<&'v str>> {
+        match self.scale.apply(value) {
+            // Such as the NaN by which a device says that its sensor failed.
+            Value::Float(value) if !value.is_finite() => None,
+            value => Some(value),
+        }
+    }
+}
+
+/// That what stands at the place called `name` is no reading: what is `written` there, if anything.
+pub(super) fn ignored(name: &str, written: Option<&str>) -> String {
+    let name = excerpt::cut(name, NAME_MAX);
+    match written {
+        Some(written) => format!("`{name}` is {}", excerpt::quoted(written)),
+        None => format!("`{name}` is missing"),
+    }
+}
+
 impl<P> Field<P, Name> {
     pub(super) fn meaning(&self) -> Meaning {
         let meaning = Meaning::new(self.metric.0.clone(), self.unit.clone(), self.scale, self.offset);
@@ -158,26 +193,17 @@ impl<'a> Sink<'a> {
 
     /// The frame holds `written` for `meaning`; what is empty is absent.
     pub(super) fn text(&mut self, meaning: &Meaning, written: &str) {
-        let value = match meaning.text {
-            true => (!written.is_empty()).then_some(Value::Text(written)),
-            false => number(written),
-        };
-        match value {
-            Some(value) => self.value(meaning, value),
+        match meaning.of_text(written) {
+            Some(value) => self.push(&meaning.metric, meaning.unit.as_deref(), value),
             None => self.nothing(),
         }
     }
 
     /// The frame holds `value` for `meaning`.
     pub(super) fn value(&mut self, meaning: &Meaning, value: Value<&str>) {
-        let value = match value {
-            Value::Text(written) if !meaning.text => return self.text(meaning, written),
-            value => meaning.scale.apply(value),
-        };
-        match value {
-            // Such as the NaN by which a device says that its sensor failed.
-            Value::Float(value) if !value.is_finite() => self.nothing(),
-            value => self.push(&meaning.metric, meaning.unit.as_deref(), value),
+        match meaning.of(value) {
+            Some(value) => self.push(&meaning.metric, meaning.unit.as_deref(), value),
+            None => self.nothing(),
         }
     }
 

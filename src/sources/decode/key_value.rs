@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::super::excerpt;
 use super::field::{self, Field, Named, Sink};
-use super::{LeftOut, TimeUnit, Undecodable, utf8};
+use super::{LeftOut, TimeUnit, Undecodable, number, utf8};
 use crate::model::Readings;
 
 /// A line of pairs a frame. Blanks around keys and values are no part of them. Without `fields` every key whose value
@@ -73,6 +73,8 @@ struct Pairs {
     pairs: Vec<(Range<usize>, Range<usize>)>,
     /// What is no pair.
     others: u64,
+    /// The first of these.
+    other: Option<Range<usize>>,
 }
 
 /// The most pairs of a frame.
@@ -138,10 +140,34 @@ impl KeyValue {
     }
 }
 
+impl KeyValue {
+    /// What of the frame `text`, which was decoded last, was ignored first.
+    pub(super) fn first_ignored(&self, text: &str) -> Option<String> {
+        let Self { config, fields, pairs } = self;
+        if let Some(fields) = fields {
+            return fields.iter().find_map(|(key, meaning)| {
+                let mut values = pairs.of(text).filter(|(found, _)| *found == &**key).peekable();
+                if values.peek().is_none() {
+                    return Some(field::ignored(key, None));
+                }
+                let (_, value) = values.find(|(_, value)| meaning.of_text(value).is_none())?;
+                Some(field::ignored(key, Some(value)))
+            });
+        }
+        let is_role = |key| [&config.device, &config.time].iter().any(|role| role.as_deref() == Some(key));
+        let mut others = pairs.of(text).filter(|(key, value)| !is_role(*key) && number(value).is_none());
+        if let Some((key, value)) = others.next() {
+            return Some(field::ignored(key, Some(value)));
+        }
+        let other = text.get(pairs.other.clone()?)?.trim_ascii();
+        Some(format!("{} has no {:?}", excerpt::quoted(other), config.assign))
+    }
+}
+
 impl Pairs {
     fn split(&mut self, text: &str, separator: &str, assign: &str) -> Result<(), String> {
         self.pairs.clear();
-        self.others = 0;
+        (self.others, self.other) = (0, None);
         let blank = separator.trim_ascii().is_empty();
         let mut start = 0;
         while start < text.len() {
@@ -158,6 +184,7 @@ impl Pairs {
                 self.pairs.push((trim(text, start..start + at), trim(text, value..start + length)));
             } else if !pair.trim_ascii().is_empty() {
                 self.others += 1;
+                self.other.get_or_insert(start..start + length);
             }
             start += length + if blank { 1 } else { separator.len() };
         }

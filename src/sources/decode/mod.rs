@@ -171,12 +171,17 @@ impl Decoder {
         }
     }
 
-    /// What of the frame that was decoded last was ignored first, and why, where that is known.
+    /// What of `frame`, which was decoded last, was ignored first, and why, where that is known.
     #[must_use]
-    pub fn first_ignored(&self) -> Option<String> {
+    pub fn first_ignored(&self, frame: &[u8], learnt: &Learnt) -> Option<String> {
+        let text = || utf8(frame).ok();
         match self {
+            Self::Binary(binary) => binary.first_ignored(frame),
+            Self::Csv(csv) => csv.first_ignored(text()?, learnt.header.as_ref()),
             Self::Json(json) => json.first_ignored(),
-            _ => None,
+            Self::KeyValue(key_value) => key_value.first_ignored(text()?),
+            Self::Regex(regex) => regex.first_ignored(text()?),
+            Self::Senml(_) | Self::Text(_) => None,
         }
     }
 }

@@ -115,6 +115,20 @@ impl Regex {
         Self { found: regex.capture_locations(), regex, device, time, groups }
     }
 
+    /// What of the frame `text`, which was decoded last, was ignored first.
+    pub(super) fn first_ignored(&self, text: &str) -> Option<String> {
+        let found = |group: usize| {
+            let (start, end) = self.found.get(group)?;
+            text.get(start..end).map(str::trim_ascii)
+        };
+        let is_ignored = |meaning: &Meaning, written: Option<&str>| {
+            written.is_none_or(|written| meaning.of_text(written).is_none())
+        };
+        let (group, meaning) =
+            self.groups.iter().find(|(group, meaning)| is_ignored(meaning, found(*group)))?;
+        Some(field::ignored(&meaning.metric, found(*group)))
+    }
+
     pub(super) fn decode(
         &mut self,
         frame: &[u8],

@@ -198,3 +198,37 @@ fn no_decoder_makes_a_long_reason_of_a_long_value() {
         assert!(reason.len() < 400, "{toml}: {} bytes", reason.len());
     }
 }
+
+#[test]
+fn what_was_ignored_first_is_named_with_its_value_within_bounds() {
+    let long = "x".repeat(1_000);
+    let fields = "fields = [{ from = 't', metric = 'temp' }, { from = 'h', scale = 2 }]";
+    let csv = "type = 'csv'\ncolumns = ['d', 't', 'h']\ndevice = 'd'\n";
+    let regex = "type = 'regex'\npattern = 't=(?<t>\\S+)( h=(?<h>.*))?'";
+    let place = "type = 'binary'\nfields = [{ from = { at = 0, type = 'f32' }, metric = 'm' }, \
+                 { from = { at = 4, type = 'bcd', length = 1 }, metric = 'n' }]";
+    for (toml, frame, first) in [
+        ("type = 'key_value'", "t=21,5 h=40", Some("`t` is \"21,5\"")),
+        ("type = 'key_value'", "t=21 ERR h=40", Some("\"ERR\" has no \"=\"")),
+        ("type = 'key_value'", "t=21 h=40", None),
+        (&format!("type = 'key_value'\n{fields}"), "t=21 x=1", Some("`h` is missing")),
+        (&format!("type = 'key_value'\n{fields}"), "t=1 h=", Some("`h` is \"\"")),
+        (&format!("{csv}{fields}"), "a,1,nan", Some("`h` is \"nan\"")),
+        (csv, "a,--,3", Some("`t` is \"--\"")),
+        (csv, "a,1,3", None),
+        (regex, "t=ERR h=3", Some("`t` is \"ERR\"")),
+        (regex, "t=3", Some("`h` is missing")),
+        (place, "\0\0\0\0\u{1b}", Some("`n` (byte 4) holds nothing that can be read")),
+        (place, "\u{7f}\u{7f}\0\0\u{12}", None),
+    ] {
+        let config: Config = toml::from_str(toml).unwrap_or_else(|error| panic!("{toml}: {error}"));
+        let (mut decoder, mut learnt) = (Decoder::new(&config), Learnt::default());
+        let left_out = decoder.decode(frame.as_bytes(), "here", &mut learnt, &mut readings()).unwrap();
+        let named = decoder.first_ignored(frame.as_bytes(), &learnt);
+        assert_eq!((named.as_deref(), left_out.ignored > 0), (first, first.is_some()), "{toml}: {frame}");
+    }
+    let mut decoder = Decoder::new(&toml::from_str("type = 'key_value'").unwrap());
+    let (frame, mut learnt) = (format!("h=1 {long}={long}"), Learnt::default());
+    decoder.decode(frame.as_bytes(), "here", &mut learnt, &mut readings()).unwrap();
+    assert!(decoder.first_ignored(frame.as_bytes(), &learnt).unwrap().len() < 256);
+}

@@ -56,6 +56,9 @@ impl TimeUnit {
             (_, Value::Int(count)) => self.whole(count),
             (_, Value::Float(count)) => self.fractional(count),
             (_, Value::Uint(_)) => None,
+            (_, Value::Text(text)) if rfc3339::read(text).is_some() => {
+                return Err("does not hold a number (`time_unit = \"rfc3339\"`?)");
+            }
             (_, Value::Bool(_) | Value::Text(_)) => return Err("does not hold a number"),
         };
         time.ok_or(TOO_FAR)
@@ -143,6 +146,8 @@ mod tests {
         assert_eq!(TimeUnit::Rfc3339.read_text("2023-11-14T22:13:20.123Z"), Ok(Some(Timestamp(AT))));
         assert_eq!(TimeUnit::Ms.read_text(""), Ok(None));
         assert_eq!(TimeUnit::Ms.read_text("soon"), Err("does not hold a number"));
+        let meant = "does not hold a number (`time_unit = \"rfc3339\"`?)";
+        assert_eq!(TimeUnit::S.read_text("2023-11-14T22:13:20.123Z"), Err(meant));
         assert_eq!(TimeUnit::S.read_text("1e300"), Err("is too far from 1970: check `time_unit`"));
         assert_eq!(TimeUnit::Rfc3339.read(Value::Int(5)), Err("does not hold text: check `time_unit`"));
         assert!(TimeUnit::Rfc3339.read_text("2023-11-14").unwrap_err().contains("distance from UTC"));

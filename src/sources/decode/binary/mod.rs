@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::super::excerpt;
 use super::field::{self, Field, Meaning, Name, Sink};
 use super::{LeftOut, TimeUnit, Undecodable};
-use crate::model::{Readings, Value};
+use crate::model::{NAME_MAX, Readings, Value};
 use place::{Endian, Place};
 
 /// A frame that ends before the last of its places is refused; what stands behind it is passed over.
@@ -68,6 +68,22 @@ impl Binary {
             fields: config.fields.iter().map(|field| (field.from.clone(), field.meaning())).collect(),
             digits: String::new(),
         }
+    }
+
+    /// What of `frame`, which was decoded last, was ignored first.
+    pub(super) fn first_ignored(&self, frame: &[u8]) -> Option<String> {
+        self.fields.iter().find_map(|(place, meaning)| {
+            let value = place.read(frame, self.endian);
+            if value.is_some_and(|value| meaning.of(value).is_some()) {
+                return None;
+            }
+            let metric = excerpt::cut(&meaning.metric, NAME_MAX);
+            Some(match value {
+                Some(Value::Text(written)) => format!("`{metric}` ({place}) is {}", excerpt::quoted(written)),
+                Some(Value::Float(number)) => format!("`{metric}` ({place}) is {number}"),
+                _ => format!("`{metric}` ({place}) holds nothing that can be read"),
+            })
+        })
     }
 
     pub(super) fn decode(

@@ -220,6 +220,27 @@ impl Csv {
         }
     }
 
+    /// What of the line `text`, which was decoded last, was ignored first.
+    pub(super) fn first_ignored(&self, text: &str, header: Option<&Shared>) -> Option<String> {
+        let header = header.or(self.columns.as_ref())?;
+        let cell = |column: u16| self.cells.get(text, column.into());
+        let (name, column) = match &header.names {
+            Names::Needed { fields: columns, .. } => {
+                let mut fields = self.fields.iter().flatten().zip(columns);
+                let ((name, _), column) =
+                    fields.find(|((_, meaning), column)| meaning.of_text(cell(**column)).is_none())?;
+                (&**name, *column)
+            }
+            Names::All(names) => {
+                (0..).zip(names.iter()).map(|(column, name)| (name, column)).find(|(name, column)| {
+                    let is_role = [header.device, header.time].contains(&Some(*column));
+                    !name.is_empty() && !is_role && number(cell(*column)).is_none()
+                })?
+            }
+        };
+        Some(field::ignored(name, Some(cell(column))))
+    }
+
     /// Whether the line at hand is `header` itself.
     fn is(&self, header: &Header, text: &str) -> bool {
         if self.cells.len() != header.columns {
