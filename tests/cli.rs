@@ -292,6 +292,8 @@ fn certificates_that_are_there_and_not_fit_are_an_error_of_check() {
     let [gateway, other] = ["gw", "other"]
         .map(|name| authority.client(name, Valid::Now).unwrap().write(directory.path(), name, &authority));
     let (gateway, other) = (gateway.unwrap(), other.unwrap());
+    let hall = authority.server(&["localhost"], Valid::Now).unwrap();
+    let hall = hall.write(directory.path(), "hall", &authority).unwrap();
     fs::write(file("no.pem"), "not PEM\n").unwrap();
     fs::copy(&gateway.key, file("open.key")).unwrap();
     fs::set_permissions(file("open.key"), fs::Permissions::from_mode(0o644)).unwrap();
@@ -311,7 +313,8 @@ fn certificates_that_are_there_and_not_fit_are_an_error_of_check() {
         (output.status.code(), text(&output.stderr).to_owned())
     };
     let right = [&*gateway.ca, &*gateway.cert, &*gateway.key];
-    assert_eq!(check(&right, &right), (Some(0), String::new()));
+    let hall = [&*hall.ca, &*hall.cert, &*hall.key];
+    assert_eq!(check(&right, &hall), (Some(0), String::new()));
     let (open, no_pem) = (file("open.key"), file("no.pem"));
     for (wrong, words) in [
         ([&*gateway.ca, &*gateway.cert, &*open], "open.key is open to everyone on this machine"),
@@ -319,7 +322,7 @@ fn certificates_that_are_there_and_not_fit_are_an_error_of_check() {
         ([&*no_pem, &*gateway.cert, &*gateway.key], "no.pem is not PEM"),
     ] {
         for ((code, said), place) in
-            [(check(&wrong, &right), "weir.toml:11:7"), (check(&right, &wrong), "weir.toml:7:7")]
+            [(check(&wrong, &hall), "weir.toml:11:7"), (check(&right, &wrong), "weir.toml:7:7")]
         {
             assert_eq!(code, Some(78), "{said}");
             for part in ["error: ", words, place, "1 error in"] {
