@@ -283,15 +283,19 @@ mod tests {
     use crate::sources::stats::tests::logged;
     use crate::sources::tap::What;
 
-    #[tokio::test]
-    async fn what_becomes_no_reading_is_counted_by_cause() {
-        let context = Context {
+    fn context() -> Context {
+        Context {
             name: "line".into(),
             clock: Clock::injected(Timestamp(0), true),
             stats: Arc::new(Stats::default()),
             memory: Default::default(),
             ports: Default::default(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn what_becomes_no_reading_is_counted_by_cause() {
+        let context = context();
         let framing = toml::from_str("type = 'lines'\nmax_frame = '28B'").unwrap();
         let decode = toml::from_str("type = 'json'").unwrap();
         let mut reader = Reader::new(&framing, &decode, Some("boiler"), &context);
@@ -319,13 +323,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_tap_shows_whose_frame_it_is_and_with_what_is_refused_only_what_came_until_then() {
-        let context = Context {
-            name: "line".into(),
-            clock: Clock::injected(Timestamp(0), true),
-            stats: Arc::new(Stats::default()),
-            memory: Default::default(),
-            ports: Default::default(),
-        };
+        let context = context();
         let framing =
             toml::from_str("type = 'fixed'\nlength = 4\nstart = '<'\nchecksum = { type = 'xor', from = 1 }");
         let decode = toml::from_str("type = 'json'").unwrap();
@@ -370,13 +368,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_log_tells_once_of_bytes_that_make_no_frame_and_again_once_some_have() {
-        let context = Context {
-            name: "line".into(),
-            clock: Clock::injected(Timestamp(0), true),
-            stats: Arc::new(Stats::default()),
-            memory: Default::default(),
-            ports: Default::default(),
-        };
+        let context = context();
         let decode = toml::from_str("type = 'text'\nmetric = 't'").unwrap();
         let mut reader = Reader::new(&framing::Config::default(), &decode, None, &context);
         let mut second = 0;
